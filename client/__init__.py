@@ -1,0 +1,1 @@
+"""A hospital: its data, its policy, its trainer, its only door out."""

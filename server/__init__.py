@@ -1,0 +1,1 @@
+"""The coordinator: rounds, run folder, evaluation, results."""

@@ -1,0 +1,1 @@
+"""Rules that combine the updates of a round, one file each."""

@@ -1,0 +1,93 @@
+"""The model as named components. Whatever travels, freezes or is averaged is addressed by component.
+
+``state`` and ``load`` speak flat names ``component/parameter``, e.g. ``vision/blocks.0.attn.qkv.weight``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from models.config import config
+from models.objectives import Objective
+from models.randomness import stream_seed
+from models.registry import Plugin
+
+
+@config
+class ModelConfig:
+    """Towers of the model. Heads are not listed: each objective of the run brings its own."""
+
+    vision: Plugin("models.vision")  # type: ignore[valid-type]
+
+
+class CxrModel(nn.Module):
+    """A vision tower and the heads that the run's objectives asked for."""
+
+    def __init__(self, vision: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.vision = vision
+        self.heads = nn.ModuleDict(heads)
+
+    def components(self) -> dict[str, nn.Module]:
+        """Component name to module: ``vision``, ``head.<name>``."""
+        return {"vision": self.vision, **{f"head.{name}": head for name, head in self.heads.items()}}
+
+    def state(self, components: Iterable[str] | None = None) -> dict[str, Tensor]:
+        """Floating-point parameters and buffers of ``components`` (all, if None), detached, sharing memory.
+
+        Integer and boolean buffers (step counters, position ids) stay out: they carry no knowledge to combine.
+
+        Raises:
+            KeyError: an unknown component; the text lists the known ones.
+        """
+        found = self.components()
+        wanted = list(found) if components is None else list(components)
+        unknown = sorted(set(wanted) - set(found))
+        if unknown:
+            raise KeyError(f"no component {', '.join(unknown)}; the model has {', '.join(found)}")
+        return {
+            f"{name}/{key}": value.detach()
+            for name in wanted
+            for key, value in found[name].state_dict().items()
+            if value.is_floating_point()
+        }
+
+    @torch.no_grad()
+    def load(self, components: Iterable[str] | None, tensors: Mapping[str, Tensor]) -> None:
+        """Copy ``tensors`` into ``components`` (all, if None); nothing is changed unless every name and shape fits.
+
+        Raises:
+            ValueError: missing or unexpected names, or another shape.
+        """
+        own = self.state(components)
+        missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+        if missing or extra:
+            raise ValueError(f"tensors do not fit the model: missing {missing[:3]}, unexpected {extra[:3]}")
+        for name, value in own.items():
+            if tensors[name].shape != value.shape:
+                raise ValueError(f"{name}: shape {tuple(tensors[name].shape)}, the model has {tuple(value.shape)}")
+        for name, value in own.items():
+            value.copy_(tensors[name])
+
+
+def build(cfg: ModelConfig, objectives: Iterable[Objective] = ()) -> CxrModel:
+    """A freshly initialised model with the heads of ``objectives``.
+
+    Draws from torch's global generator, so seed it for a reproducible start.
+    """
+    vision = cfg.vision.build()
+    heads: dict[str, nn.Module] = {}
+    for objective in objectives:
+        for name, head in objective.heads(vision.width).items():
+            heads.setdefault(name, head)  # two phases of one objective share their head
+    return CxrModel(vision, heads)
+
+
+def initial_model(cfg: ModelConfig, objectives: Iterable[Objective], seed: int) -> CxrModel:
+    """The model that the server, every site and every arm of a run start from: same seed, same numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "initial model"))
+        return build(cfg, objectives)

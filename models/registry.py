@@ -1,0 +1,45 @@
+"""Plug-ins by file name: to add an objective, a tower or a rule, add one file to its folder.
+
+A plug-in module holds a ``Config`` class whose first field is ``name: Literal["<file name>"]`` and whose
+``build(...)`` makes the component.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from models.config import ConfigError, build, unknown_key
+
+
+def names(package: str) -> list[str]:
+    """Plug-ins of ``package``, sorted; modules that start with an underscore are helpers, not plug-ins."""
+    path = importlib.import_module(package).__path__
+    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+
+
+def configure(package: str, values: Any) -> Any:
+    """``{"name": "vit", "width": 128}`` to ``models.vision.vit.Config(width=128)``.
+
+    Raises:
+        ConfigError: no or unknown name, or a key the plug-in does not know.
+    """
+    if not isinstance(values, dict):
+        if type(values).__module__.rpartition(".")[0] == package:
+            return values  # already built
+        raise ConfigError(f"expected keys and values with a 'name', got {values!r}")
+    known = names(package)
+    name = values.get("name")
+    if name is None:
+        raise ConfigError(f"name: missing; one of {', '.join(known)}")
+    if name not in known:
+        raise ConfigError(unknown_key("name", str(name), known).replace("unknown key", f"unknown name {name!r}"))
+    return build(importlib.import_module(f"{package}.{name}").Config, values)
+
+
+def Plugin(package: str) -> Any:  # a type factory, hence the capital
+    """Annotation of a config field that holds a plug-in of ``package``."""
+    return Annotated[Any, BeforeValidator(lambda values: configure(package, values))]

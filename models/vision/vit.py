@@ -1,0 +1,181 @@
+"""Vision transformer (Dosovitskiy et al., arXiv 2010.11929), pre-norm, with a CLS token.
+
+Shape letters: B batch, S image side, P patches (g * g), T tokens (1 + P), D width, H heads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ConfigError, config
+
+
+@config
+class Config:
+    """Size of the tower. ViT-S/16 at 224 px: width 384, depth 12, heads 6, patch 16."""
+
+    name: Literal["vit"] = "vit"
+    image_size: int = 224
+    patch: int = 16
+    channels: int = 1
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    positions: Literal["fixed", "learned"] = "fixed"
+    pool: Literal["cls", "mean"] = "cls"
+    drop_path: float = 0.0
+
+    def check(self) -> None:
+        if self.image_size % self.patch:
+            raise ConfigError(
+                f"image_size {self.image_size} and patch {self.patch}: the patch must divide the image; "
+                f"nearest sizes are {self.image_size // self.patch * self.patch} "
+                f"and {-(-self.image_size // self.patch) * self.patch}"
+            )
+        if self.width % self.heads:
+            raise ConfigError(f"width {self.width} and heads {self.heads}: the heads must divide the width")
+        if self.positions == "fixed" and self.width % 4:
+            raise ConfigError(f"width {self.width} and positions 'fixed': sine positions need a width divisible by 4")
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(f"drop_path {self.drop_path}: must be in [0, 1)")
+
+    def build(self) -> ViT:
+        return ViT(self)
+
+
+def sine_positions(grid: int, width: int) -> Tensor:
+    """Fixed 2-D sine positions [grid * grid, width]: a quarter each of sin y, cos y, sin x, cos x (MoCo v3)."""
+    quarter = width // 4
+    omega = torch.exp(-math.log(10000.0) * torch.arange(quarter, dtype=torch.float64) / quarter)
+    angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
+    y = angle[:, None, :].expand(grid, grid, quarter)
+    x = angle[None, :, :].expand(grid, grid, quarter)
+    table = torch.cat([y.sin(), y.cos(), x.sin(), x.cos()], dim=-1)
+    return table.reshape(grid * grid, width).float()
+
+
+class DropPath(nn.Module):
+    """Drops the residual branch of whole samples with probability ``rate`` in training (Huang et al. 2016)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep = x.new_empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(1 - self.rate)
+        return x * keep / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, [B,T,D] to [B,T,D]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        B, T, D = x_BTD.shape
+        q, k, v = self.qkv(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(out.transpose(1, 2).reshape(B, T, D))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.drop_path(self.attn(self.norm1(x_BTD)))
+        return x_BTD + self.drop_path(self.mlp(self.norm2(x_BTD)))
+
+
+class ViT(nn.Module):
+    """Image tower. ``forward(images)`` pools to [B,D]; ``tokens(images)`` gives CLS and patches [B,1+P,D].
+
+    Images are [B,channels,S,S] for any S that the patch divides: fixed positions are computed for the grid at hand,
+    learned ones are resampled (bicubic) from the trained grid.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.width = cfg.width
+        grid = cfg.image_size // cfg.patch
+        self.patch_embed = nn.Conv2d(cfg.channels, cfg.width, cfg.patch, stride=cfg.patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, cfg.width))
+        if cfg.positions == "learned":
+            self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid, cfg.width))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        # Same on every machine, so never sent nor saved.
+        self.register_buffer("sine", sine_positions(grid, cfg.width)[None] if cfg.positions == "fixed" else None, False)
+        rates = [cfg.drop_path * i / max(cfg.depth - 1, 1) for i in range(cfg.depth)]
+        self.blocks = nn.ModuleList(Block(cfg.width, cfg.heads, cfg.mlp_ratio, rate) for rate in rates)
+        self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        # The patch convolution is a linear layer on flattened patches and is initialised as one.
+        nn.init.xavier_uniform_(self.patch_embed.weight.view(self.width, -1))
+        nn.init.zeros_(self.patch_embed.bias)
+
+    def positions(self, grid: int) -> Tensor:
+        """Position table [1,grid*grid,D] for a grid of any side."""
+        if self.cfg.positions == "fixed":
+            if self.sine.shape[1] == grid * grid:
+                return self.sine
+            return sine_positions(grid, self.width)[None].to(self.sine)
+        trained = math.isqrt(self.pos_embed.shape[1])
+        if trained == grid:
+            return self.pos_embed
+        table = self.pos_embed.view(1, trained, trained, -1).permute(0, 3, 1, 2)
+        table = F.interpolate(table, size=(grid, grid), mode="bicubic", align_corners=False)
+        return table.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)
+
+    def tokens(self, images_BCSS: Tensor) -> Tensor:
+        """CLS and patch tokens after the last norm, [B,1+P,D].
+
+        Raises:
+            ValueError: images that are not square or whose side the patch does not divide.
+        """
+        side = images_BCSS.shape[-1]
+        if images_BCSS.shape[-2] != side or side % self.cfg.patch:
+            raise ValueError(
+                f"images of {tuple(images_BCSS.shape[-2:])} pixels: need a square whose side is a "
+                f"multiple of the patch ({self.cfg.patch})"
+            )
+        x_BPD = self.patch_embed(images_BCSS).flatten(2).transpose(1, 2)
+        x_BPD = x_BPD + self.positions(side // self.cfg.patch).to(x_BPD.dtype)
+        x_BTD = torch.cat([self.cls_token.to(x_BPD.dtype).expand(len(x_BPD), -1, -1), x_BPD], dim=1)
+        for block in self.blocks:
+            x_BTD = block(x_BTD)
+        return self.norm(x_BTD)
+
+    def forward(self, images_BCSS: Tensor) -> Tensor:
+        x_BTD = self.tokens(images_BCSS)
+        return x_BTD[:, 0] if self.cfg.pool == "cls" else x_BTD[:, 1:].mean(dim=1)

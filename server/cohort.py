@@ -1,0 +1,114 @@
+"""A cohort: sites that share one model. The federation is one cohort of all sites; for comparison each site alone is a
+cohort of one, and so is the virtual site that pools everybody's patients. All of them run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.config import to_plain
+from models.model import CxrModel
+from strategies.guard import GuardConfig, inspect
+from strategies.messages import Answer, Ask, Kind, Refusal
+from strategies.plan import Arm, Phase, RunConfig
+from strategies.rules._base import Rule, Update
+from strategies.wire import to_wire
+
+
+@dataclass
+class Outcome:
+    """What came of one round in one cohort."""
+
+    accepted: list[str] = field(default_factory=list)
+    refused: list[tuple[str, Refusal]] = field(default_factory=list)
+    norms: dict[str, float] = field(default_factory=dict)
+    combined: bool = False
+
+
+class Cohort:
+    """One model, its sites and its rule."""
+
+    def __init__(self, name: str, arm: Arm, sites: Sequence[str], start: Mapping[str, Tensor]) -> None:
+        self.name, self.arm, self.sites = name, arm, tuple(sites)
+        self.tensors = {key: value.clone() for key, value in start.items()}
+        self.rule: Rule | None = None
+        self._sent: dict[str, Tensor] = {}
+
+    @property
+    def trained_on(self) -> str | None:
+        """The site whose own model this is, for the arm ``local``."""
+        return self.sites[0] if self.arm == "local" else None
+
+    def begin(self, phase: Phase) -> None:
+        """Start a phase with a fresh rule."""
+        self.rule = phase.rule.build()
+
+    def ask(self, plan: RunConfig, phase: Phase, kind: Kind, number: int, common: Mapping[str, Any]) -> dict[str, Ask]:
+        """The asks of one round, by site. What is sent is remembered, so that replies are judged against it."""
+        components = phase.exchange.travelling(phase.objective.build().trains)
+        travelling = {n: t for n, t in self.tensors.items() if n.split("/")[0] in components}
+        self._sent = phase.exchange.select(travelling)
+        arrays, bf16 = to_wire(self._sent, phase.exchange.dtype)
+        return {
+            site: Ask(
+                kind=kind,
+                site=site,
+                cohort=self.name,
+                phase=phase.name,
+                round=number,
+                rounds=phase.rounds,
+                model=model_request(plan),
+                objective=to_plain(phase.objective),
+                local=to_plain(phase.local),
+                local_extra=self.rule.local() if self.rule else {},
+                evaluation=to_plain(plan.evaluation),
+                components=components,
+                keep=phase.exchange.keep,
+                wire_dtype=phase.exchange.dtype,
+                bf16=bf16,
+                tensors=arrays,
+                **common,
+            )
+            for site in self.sites
+        }
+
+    def take(self, answers: Mapping[str, Answer], guard: GuardConfig, quorum: int, registered: Mapping[str, int]) -> Outcome:
+        """Guard the answers of a round and combine what is good, if there are at least ``quorum``."""
+        outcome, updates = Outcome(), []
+        for site, answer in sorted(answers.items()):
+            checked = answer.refusal or inspect(answer, self._sent, guard, registered.get(site))
+            if isinstance(checked, Refusal):
+                outcome.refused.append((site, checked))
+                continue
+            tensors, outcome.norms[site] = checked
+            updates.append(Update(site=site, tensors=tensors, weight=float(answer.examples)))
+            outcome.accepted.append(site)
+        if len(updates) >= quorum:
+            self.tensors |= self.rule.combine(self._sent, updates)
+            outcome.combined = True
+        return outcome
+
+    def into(self, model: CxrModel) -> CxrModel:
+        """Load this cohort's tensors into ``model``."""
+        model.load(None, self.tensors)
+        return model
+
+    def memory(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside the model: the rule's memory."""
+        return dict(self.rule.memory) if self.rule else {}
+
+    def restore(self, tensors: Mapping[str, Tensor], memory: Mapping[str, Tensor]) -> None:
+        """Take a checkpoint back."""
+        self.tensors = {key: value.clone() for key, value in tensors.items()}
+        if self.rule is not None:
+            self.rule.memory = {key: value.to(torch.float64) for key, value in memory.items()}
+
+
+def model_request(plan: RunConfig) -> dict[str, Any]:
+    """What a site needs to build the same model."""
+    return {"config": to_plain(plan.model), "objectives": [to_plain(p.objective) for p in plan.phases]}

@@ -1,0 +1,363 @@
+"""A run: phases of rounds, from hello to results. Knows no transport (``courier``) and no Flower.
+
+A round: every cohort's model goes to its sites, they judge it on their own held-out patients, train it and send it
+back; the guard looks at each reply; the rule combines the good ones; the server judges the new model, writes a
+checkpoint, and goes on. One bad reply, one bad site or one bad round never ends the run; a run ends as failed when
+too many rounds in a row miss their quorum.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from models.config import ConfigError, to_plain
+from models.evaluation.results import MACRO, Result
+from server.cohort import Cohort, model_request
+from server.courier import Courier, Letter, NotEnoughSites
+from server.folder import RunFolder
+from server.gain import gain_lines
+from server.judge import Judge
+from strategies.code import code_hash
+from strategies.launch import Launch
+from strategies.messages import Answer, Ask, Kind
+from strategies.plan import Phase
+from strategies.virtual import POOLED, open_store, site_rows
+
+log = logging.getLogger("fedcxr.run")
+
+
+class RunFailed(RuntimeError):
+    """The run cannot go on; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A site that takes part: the node that carries it, and what it said of its data."""
+
+    name: str
+    node: int
+    facts: dict[str, Any]
+
+    @property
+    def examples(self) -> int:
+        return int(self.facts["train"]["films"])
+
+
+class Run:
+    """One run in one folder."""
+
+    def __init__(self, launched: Launch, courier: Courier, folder: RunFolder) -> None:
+        self.launched, self.plan = launched, launched.plan
+        self.courier, self.folder = courier, folder
+        self.sites: dict[str, Joined] = {}
+        self.judge: Judge | None = None
+        self.cohorts: list[Cohort] = []
+        self.clock = {"rounds": 0.0, "start_up": 0.0}
+        self.traffic = {"up": 0, "down": 0}
+        self.done = 0  # global rounds finished, over all phases
+        self._scores: dict[str, Any] = {}
+
+    def execute(self, resume: bool = False) -> dict[str, Any]:
+        """Run to the end and return what ``results.json`` says beside the status.
+
+        Raises:
+            RunFailed, NotEnoughSites, ConfigError: nothing more can be done; everything so far is in the folder.
+        """
+        began = time.perf_counter()
+        self._join()
+        self._open_cohorts()
+        if resume:
+            self._resume()
+        self.clock["start_up"] = time.perf_counter() - began
+        last = 0
+        for phase in self.plan.phases:
+            first = last + 1
+            last += phase.rounds
+            if self.done < last:
+                self._phase(phase, first)
+        self._final_evaluation(self.plan.phases[-1])
+        return self._summary()
+
+    # -- who is there ------------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        federation = self.plan.federation
+        nodes = self.courier.nodes(1 if self.plan.simulation else federation.min_sites, federation.wait_seconds)
+        self._say(f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} connected; asking for data")
+        if self.plan.simulation:
+            self._join_virtual(nodes)
+        else:
+            letters = [Letter(node, self._hello("")) for node in nodes]
+            self._welcome(letters, [""] * len(nodes))
+        if len(self.sites) < federation.min_sites:
+            raise NotEnoughSites(
+                f"{len(self.sites)} of at least {federation.min_sites} sites can take part; see events.jsonl for who "
+                f"said no, or lower federation.min_sites"
+            )
+        self.folder.describe(sites=[self._site_line(site) for site in self.sites.values() if site.name != POOLED])
+        for site in self.sites.values():
+            self._say(f"  {site.name}: {site.examples} training films")
+
+    def _join_virtual(self, nodes: list[int]) -> None:
+        # The first answer makes the store; only then can the sites be named.
+        first = self._welcome([Letter(nodes[0], self._hello(POOLED))], [POOLED])
+        if first[0].refusal:
+            raise RunFailed(f"the images cannot be used: {first[0].refusal.text}")
+        store = open_store(self.launched)
+        rows = site_rows(self.launched, store)
+        held_out = {site: found[self.plan.evaluation.split] for site, found in rows.items()}
+        if not sum(len(found) for found in held_out.values()):
+            raise RunFailed(f"no patient is in the split {self.plan.evaluation.split!r}; change simulation.fractions")
+        self.judge = Judge(store, held_out, self.plan.evaluation, self.plan.seed)
+        # The pooled site has the longest rounds: first in line, so that the others fill the other workers.
+        pooled = self.sites.pop(POOLED)
+        self._welcome([Letter(nodes[i % len(nodes)], self._hello(site)) for i, site in enumerate(rows)], list(rows))
+        if "pooled" in self.plan.arms:
+            self.sites[POOLED] = pooled
+
+    def _hello(self, site: str) -> Ask:
+        phase = self.plan.phases[0]
+        return Ask(kind=Kind.HELLO, site=site, objective=to_plain(phase.objective), model=model_request(self.plan),
+                   **self._common())
+
+    def _common(self) -> dict[str, Any]:
+        return {"run": self.folder.path.name, "seed": self.plan.seed, "config_hash": self.plan.hash,
+                "code_hash": code_hash()}
+
+    def _welcome(self, letters: list[Letter], names: list[str]) -> list[Answer]:
+        answers = self.courier.exchange(letters, self.plan.federation.first_deadline_seconds, lambda *_: None)
+        for letter, name, answer in zip(letters, names, answers):
+            if answer.refusal:
+                self._refused(name or f"node {letter.node}", answer, 0)
+            else:
+                site = name or answer.site
+                self.sites[site] = Joined(site, letter.node, answer.facts)
+        return answers
+
+    def _site_line(self, site: Joined) -> dict[str, Any]:
+        held_out = site.facts.get(self.plan.evaluation.split, {})
+        return {
+            "name": site.name,
+            "n_train": site.examples,
+            "n_validation": held_out.get("films", 0),
+            "patients_train": site.facts["train"]["patients"],
+            "patients_validation": held_out.get("patients", 0),
+            "positives": site.facts["train"]["positives"],
+        }
+
+    # -- rounds ------------------------------------------------------------------------------------------------
+
+    def _open_cohorts(self) -> None:
+        start = self.plan.new_model().state()
+        real = [site for site in sorted(self.sites) if site != POOLED]
+        self.cohorts = [Cohort("federated", "federated", real, start)]
+        if "pooled" in self.plan.arms:
+            self.cohorts.insert(0, Cohort(POOLED, "pooled", [POOLED], start))
+        if "local" in self.plan.arms:
+            self.cohorts += [Cohort(f"local-{site}", "local", [site], start) for site in real]
+
+    def _phase(self, phase: Phase, first: int) -> None:
+        if self.done < first:  # not when a resumed phase goes on: its rules have their memory back
+            for cohort in self.cohorts:
+                cohort.begin(phase)
+        failed = 0
+        for number in range(max(self.done - first + 2, 1), phase.rounds + 1):
+            began = time.perf_counter()
+            combined = self._round(phase, number, first + number - 1)
+            failed = 0 if combined else failed + 1
+            self.done = first + number - 1
+            self._judge(phase, number)
+            self._checkpoint(phase, number)
+            seconds = time.perf_counter() - began
+            self.clock["rounds"] += seconds
+            self._line(phase, number, "federated", "central", Result("seconds", None, seconds, n=1))
+            if failed >= self.plan.federation.max_failed_rounds:
+                raise RunFailed(
+                    f"{failed} rounds in a row missed the quorum ({self.plan.federation.quorum:.0%} of "
+                    f"{len(self._federated.sites)} sites); see events.jsonl for the reasons"
+                )
+
+    @property
+    def _federated(self) -> Cohort:
+        return next(c for c in self.cohorts if c.arm == "federated")
+
+    def _round(self, phase: Phase, number: int, overall: int) -> bool:
+        """One round of every cohort; whether the federation's model moved."""
+        letters: list[Letter] = []
+        owners: list[Cohort] = []
+        for cohort in self.cohorts:
+            for site, ask in cohort.ask(self.plan, phase, Kind.TRAIN, number, self._common()).items():
+                letters.append(Letter(self.sites[site].node, ask))
+                owners.append(cohort)
+        total, arrived = len(letters), []
+
+        def on_answer(letter: Letter, answer: Answer) -> None:
+            arrived.append(letter)
+            self._say(f"  round {overall}: {letter.ask.cohort}/{letter.ask.site} {'said no' if answer.refusal else 'done'} "
+                      f"({len(arrived)} of {total})", level=logging.DEBUG)
+
+        answers = self.courier.exchange(letters, self.plan.federation.deadline_seconds, on_answer)
+        self.traffic["down"] += sum(_bytes(letter.ask) for letter in letters)
+        self.traffic["up"] += sum(_bytes(answer) for answer in answers)
+        moved = False
+        for cohort in self.cohorts:
+            pairs = [(x.ask.site, a) for x, a, owner in zip(letters, answers, owners) if owner is cohort]
+            self._traffic_lines(phase, number, cohort, [x for x, o in zip(letters, owners) if o is cohort], dict(pairs))
+            moved |= self._combine(phase, number, cohort, dict(pairs)) and cohort.arm == "federated"
+        return moved
+
+    def _combine(self, phase: Phase, number: int, cohort: Cohort, answers: Mapping[str, Answer]) -> bool:
+        quorum = max(1, math.ceil(self.plan.federation.quorum * len(cohort.sites)))
+        outcome = cohort.take(answers, self.plan.guard, quorum, {s.name: s.examples for s in self.sites.values()})
+        for site, refusal in outcome.refused:
+            self._refused(site, Answer(site=site, refusal=refusal), number, cohort)
+        if not outcome.combined:
+            text = f"{len(outcome.accepted)} good replies of {len(cohort.sites)} sites, {quorum} needed; model unchanged"
+            self.folder.event("quorum", round=number, site=cohort.name, code="below_quorum", text=text)
+            self._say(f"  round {number} {cohort.name}: {text}")
+        for site in outcome.accepted:
+            for row in answers[site].metrics:
+                # What a site measured on arrival belongs to the model of the round before.
+                trained = row.metric.endswith("_loss") or row.metric in ("seconds", "steps")
+                self._line(phase, number if trained else number - 1, cohort.arm, site, row, cohort.trained_on)
+            norm = Result("update_norm", None, outcome.norms[site], n=answers[site].examples)
+            self._line(phase, number, cohort.arm, site, norm, cohort.trained_on)
+        return outcome.combined
+
+    def _traffic_lines(self, phase: Phase, number: int, cohort: Cohort, letters: Sequence[Letter],
+                       answers: Mapping[str, Answer]) -> None:
+        if cohort.arm != "federated":
+            return
+        for letter in letters:
+            site = letter.ask.site
+            down, up = _bytes(letter.ask), _bytes(answers[site])
+            self._line(phase, number, cohort.arm, site, Result("bytes_down", None, down, n=len(letter.ask.tensors)))
+            self._line(phase, number, cohort.arm, site, Result("bytes_up", None, up, n=len(answers[site].tensors)))
+
+    # -- judging -----------------------------------------------------------------------------------------------
+
+    def _judge(self, phase: Phase, number: int) -> None:
+        if self.judge is None or (number % self.plan.evaluation.every and number != phase.rounds):
+            return
+        model, scores = self.plan.new_model(), {}
+        for cohort in self.cohorts:
+            scores[cohort.name] = self.judge.scores(cohort.into(model), phase)
+            rows = self.judge.results(scores[cohort.name], phase)
+            for row in rows:
+                self._line(phase, number, cohort.arm, "central", row, cohort.trained_on)
+            if cohort.arm == "federated":
+                self._say(f"round {number} of {phase.rounds}: {_headline(rows)}")
+            if cohort.arm == "pooled":
+                for site in self.judge.sites:
+                    for row in self.judge.results(scores[cohort.name], phase, site):
+                        self._line(phase, number, cohort.arm, site, row)
+        local = [scores[c.name] for c in self.cohorts if c.arm == "local"]
+        if local:
+            for row in self.judge.results(np.stack(local), phase):
+                self._line(phase, number, "local", "central", row)
+        self._scores = scores
+
+    def _final_evaluation(self, phase: Phase) -> None:
+        """The sites' own view of the last model: an ask of its own, because no training round follows."""
+        letters, owners = [], []
+        for cohort in self.cohorts:
+            if cohort.arm == "pooled":
+                continue
+            for site, ask in cohort.ask(self.plan, phase, Kind.EVALUATE, phase.rounds, self._common()).items():
+                letters.append(Letter(self.sites[site].node, ask))
+                owners.append(cohort)
+        answers = self.courier.exchange(letters, self.plan.federation.deadline_seconds, lambda *_: None)
+        for letter, cohort, answer in zip(letters, owners, answers):
+            if answer.refusal:
+                self._refused(letter.ask.site, answer, phase.rounds, cohort)
+            for row in answer.metrics:
+                self._line(phase, phase.rounds, cohort.arm, letter.ask.site, row, cohort.trained_on)
+
+    # -- keeping -----------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, phase: Phase, number: int) -> None:
+        server = {
+            f"{cohort.name}|{kind}|{name}": value
+            for cohort in self.cohorts
+            for kind, tensors in (("model", cohort.tensors), ("memory", cohort.memory()))
+            for name, value in tensors.items()
+            if not (kind == "model" and cohort.arm == "federated")
+        }
+        state = {"round": self.done, "phase": phase.name, "phase_round": number, "config_hash": self.plan.hash,
+                 "traffic": self.traffic, "seconds": self.clock["rounds"]}
+        self.folder.checkpoint(self.done, self._federated.tensors, server, state, self.plan.checkpoints)
+
+    def _resume(self) -> None:
+        found = self.folder.last_checkpoint()
+        if found is None:
+            return
+        model, server, state = found
+        self.done, self.traffic, self.clock["rounds"] = state["round"], state["traffic"], state["seconds"]
+        phase = next(p for p in self.plan.phases if p.name == state["phase"])
+        for cohort in self.cohorts:
+            cohort.begin(phase)
+            own = {k: v for k, v in server.items() if k.split("|")[0] == cohort.name}
+            part = {kind: {k.split("|", 2)[2]: v for k, v in own.items() if k.split("|")[1] == kind}
+                    for kind in ("model", "memory")}
+            cohort.restore(model if cohort.arm == "federated" else part["model"], part["memory"])
+        self.folder.forget_after(self.plan, state["phase"], state["phase_round"])
+        self.folder.event("resumed", round=self.done, text=f"from checkpoint {self.done}")
+        self._say(f"resumed after round {self.done}")
+
+    def _summary(self) -> dict[str, Any]:
+        phase = self.plan.phases[-1]
+        lines = self.folder.lines("metrics.jsonl")
+        final = [x for x in lines if x["phase"] == phase.name and x["round"] == phase.rounds]
+        gain = gain_lines(self.judge, self.cohorts, self._final_scores(phase), phase) if self.judge else []
+        return {
+            "error": None,
+            "rounds": self.done,
+            "seconds": round(self.clock["start_up"] + self.clock["rounds"], 3),
+            "seconds_start_up": round(self.clock["start_up"], 3),
+            "seconds_rounds": round(self.clock["rounds"], 3),
+            "bytes_per_round": (self.traffic["up"] + self.traffic["down"]) // max(self.done, 1),
+            "final": final,
+            "gain": gain,
+        }
+
+    def _final_scores(self, phase: Phase) -> dict[str, Any]:
+        if not self._scores:  # resumed after the last round: the curves are there, the scores are not
+            model = self.plan.new_model()
+            self._scores = {c.name: self.judge.scores(c.into(model), phase) for c in self.cohorts}
+        return self._scores
+
+    def _line(self, phase: Phase, number: int, arm: str, site: str, row: Result, trained_on: str | None = None) -> None:
+        self.folder.metric(phase=phase.name, round=number, cohort=arm, site=site, trained_on=trained_on,
+                           split=self.plan.evaluation.split, **row.line())
+
+    def _refused(self, site: str, answer: Answer, number: int, cohort: Cohort | None = None) -> None:
+        refusal = answer.refusal
+        event = "timeout" if refusal.code == "deadline_passed" else "refused"
+        where = f"{cohort.name}: " if cohort and cohort.arm != "federated" else ""
+        self.folder.event(event, round=number, site=site, code=str(refusal.code), text=where + refusal.text)
+        self._say(f"  {site}: {refusal.code} ({where}{refusal.text})")
+
+    def _say(self, text: str, level: int = logging.INFO) -> None:
+        log.log(level, text)
+
+
+def _bytes(message: Ask | Answer) -> int:
+    return sum(array.nbytes for array in message.tensors.values())
+
+
+def _headline(rows: Sequence[Result]) -> str:
+    row = next(r for r in rows if r.metric == "auroc" and r.finding == MACRO)
+    if row.value is None:
+        return f"no AUROC ({row.reason})"
+    interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low is not None else ""
+    return f"macro AUROC {row.value:.3f}{interval} on {row.n} unseen films"
+
+
+__all__ = ["ConfigError", "Run", "RunFailed"]

@@ -1,0 +1,199 @@
+"""The plan of a run: one YAML, loaded strictly, the same object on the server and at each virtual site.
+
+    name: demo
+    seed: 7
+    model: {vision: {name: vit, image_size: 64, patch: 8, width: 128, depth: 4, heads: 4}}
+    phases:
+      - name: diagnosis
+        rounds: 8
+        objective: {name: diagnosis, findings: [Cardiomegaly], size: 64}
+        local: {epochs: 1}
+        rule: {name: mean}
+    federation: {quorum: 0.5, deadline_seconds: 600}
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+from models.config import ConfigError, build, config, config_hash, override, read_yaml
+from models.loop import LoopConfig
+from models.model import CxrModel, ModelConfig, initial_model
+from models.registry import Plugin, configure
+from models.studies.partition import Partition
+from strategies.exchange import Exchange
+from strategies.guard import GuardConfig
+
+Arm = Literal["federated", "local", "pooled"]
+
+
+@config
+class Phase:
+    """An objective with its rounds."""
+
+    name: str
+    rounds: int
+    objective: Plugin("models.objectives")  # type: ignore[valid-type]
+    local: LoopConfig
+    rule: Plugin("strategies.rules") = field(default_factory=lambda: configure("strategies.rules", {"name": "mean"}))  # type: ignore[valid-type]
+    exchange: Exchange = Exchange()
+
+    def check(self) -> None:
+        if self.rounds < 1:
+            raise ConfigError(f"rounds {self.rounds}: at least 1")
+        self.exchange.travelling(self.objective.build().trains)
+
+
+@config
+class Federation:
+    """Who must be there, and how long we wait.
+
+    min_sites: sites that must have joined before the run starts.
+    quorum: share of the joined sites whose good replies a round needs; below it the round changes nothing.
+    max_failed_rounds: rounds in a row without quorum after which the run ends as failed.
+    wait_seconds: how long to wait for ``min_sites`` at the start; deadline_seconds: for the replies of a round.
+    first_deadline_seconds: for the first answer of all, which may have to build a site's store.
+    """
+
+    min_sites: int = 1
+    quorum: float = 0.5
+    max_failed_rounds: int = 3
+    wait_seconds: float = 120.0
+    deadline_seconds: float = 3600.0
+    first_deadline_seconds: float = 3600.0
+
+    def check(self) -> None:
+        if self.min_sites < 1:
+            raise ConfigError(f"min_sites {self.min_sites}: at least 1")
+        if not 0 < self.quorum <= 1:
+            raise ConfigError(f"quorum {self.quorum}: a share in (0, 1]")
+        for name in ("wait_seconds", "deadline_seconds", "first_deadline_seconds", "max_failed_rounds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be positive")
+
+
+@config
+class Evaluation:
+    """The shared protocol. ``split`` is what every model is judged on; training patients are never in it.
+
+    min_cell: fewest positives and negatives a site must have before it reports a finding (a site's own policy may ask
+    for more). replicates: bootstrap resamples of patients.
+    """
+
+    split: Literal["validation", "test"] = "validation"
+    every: int = 1
+    replicates: int = 1000
+    min_cell: int = 5
+    batch_size: int = 128
+
+    def check(self) -> None:
+        if self.every < 1 or self.batch_size < 1:
+            raise ConfigError(f"every {self.every} and batch_size {self.batch_size}: at least 1 each")
+        if self.replicates < 100:
+            raise ConfigError(f"replicates {self.replicates}: at least 100, or the interval means nothing")
+
+
+@config
+class PhantomData:
+    """Generated patients: ``styles`` names one phantom hospital each; ``patients`` is per hospital."""
+
+    styles: tuple[str, ...]
+    patients: int = 200
+    short_side: int = 128
+
+    def check(self) -> None:
+        if self.patients < 1 or not self.styles:
+            raise ConfigError(f"patients {self.patients} and styles {list(self.styles)}: at least one of each")
+
+
+@config
+class LayoutData:
+    """A folder below the run's ``data`` folder, read with a layout of configs/layouts."""
+
+    layout: str
+    folder: str = "."
+
+
+@config
+class Simulation:
+    """Virtual sites on one machine: where the images come from, and who holds which patients.
+
+    Give exactly one of ``phantom``, ``imports`` (folders below ``data``) or ``store`` (``data`` is a study store).
+    """
+
+    phantom: PhantomData | None = None
+    imports: tuple[LayoutData, ...] = ()
+    store: bool = False
+    short_side: int = 512
+    partition: Partition = Partition()
+    fractions: dict[Literal["train", "validation", "test"], float] = field(
+        default_factory=lambda: {"train": 0.7, "validation": 0.3, "test": 0.0}
+    )
+
+    def check(self) -> None:
+        given = [n for n in ("phantom", "imports", "store") if getattr(self, n)]
+        if len(given) != 1:
+            raise ConfigError(
+                f"phantom, imports, store: give exactly one source of images; given: {', '.join(given) or 'none'}"
+            )
+        if abs(sum(self.fractions.values()) - 1) > 1e-6 or min(self.fractions.values()) < 0:
+            raise ConfigError(f"fractions {self.fractions}: must not be negative and must sum to 1")
+
+
+@config
+class RunConfig:
+    """One run, whole. ``arms``: what is trained side by side, with the same budget and seed, to tell who gains.
+    checkpoints: how many of the last rounds to keep; 0 for all."""
+
+    name: str
+    seed: int = 0
+    model: ModelConfig
+    phases: tuple[Phase, ...]
+    federation: Federation = Federation()
+    guard: GuardConfig = GuardConfig()
+    evaluation: Evaluation = Evaluation()
+    arms: tuple[Arm, ...] = ("federated",)
+    checkpoints: int = 2
+    simulation: Simulation | None = None
+
+    def check(self) -> None:
+        if not self.phases:
+            raise ConfigError("phases: empty; a run has at least one phase")
+        phase_names = [p.name for p in self.phases]
+        if len(set(phase_names)) != len(phase_names):
+            raise ConfigError(f"phases {phase_names}: a name stands twice")
+        if "federated" not in self.arms:
+            raise ConfigError(f"arms {list(self.arms)}: 'federated' is missing; the other arms are compared with it")
+        if "pooled" in self.arms and self.simulation is None:
+            raise ConfigError("arms 'pooled' and no 'simulation': patients of real hospitals are never pooled")
+        for phase in self.phases:
+            size, patch = getattr(phase.objective, "size", None), getattr(self.model.vision, "patch", 1)
+            if size and size % patch:
+                raise ConfigError(
+                    f"phases.{phase.name}.objective.size {size} and model.vision.patch {patch}: the patch must divide the size"
+                )
+
+    @property
+    def hash(self) -> str:
+        return config_hash(self)
+
+    def new_model(self) -> CxrModel:
+        """The model that every arm and site of this run starts from."""
+        return initial_model(self.model, [phase.objective.build() for phase in self.phases], self.seed)
+
+
+def load_run(path: Path, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Read a run YAML and apply dotted overrides such as ``{"phases.0.rounds": 3}``.
+
+    Raises:
+        ConfigError: naming the file and every mistake in it.
+    """
+    values = read_yaml(path)
+    for dotted, value in (overrides or {}).items():
+        override(values, dotted, value)
+    try:
+        return build(RunConfig, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path.name}:\n  " + str(error).replace("\n", "\n  ")) from None
