@@ -104,6 +104,11 @@ class RunFolder:
         folder.describe(status="running", finished=None)
         return folder
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What ``run.yaml`` says now."""
+        return yaml.safe_load((self.path / "run.yaml").read_text(encoding="utf-8"))
+
     def describe(self, **values: Any) -> None:
         """Set top-level keys of ``run.yaml``."""
         self._about |= values

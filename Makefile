@@ -1,0 +1,37 @@
+# Two commands:  make run   and   make test.  Both make the virtual environment on first use.
+#   make run CONFIG=real DATA=/absolute/folder        another plan, on real images
+#   make test FAST=1                                  without the slow proofs
+#   make bench                                        the figures; prints ratios
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= phantom
+OUT    ?= runs
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: run test bench lint clean
+.DEFAULT_GOAL := run
+
+# Torch comes first and alone: asked for by another package, it would come with gigabytes of CUDA libraries.
+$(READY): deploy/constraints.txt deploy/requirements.txt pyproject.toml
+	@echo "== Making the virtual environment (about two minutes, once)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "== 1/2 torch" && $(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt torch
+	@echo "== 2/2 everything else" && $(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(READY)
+	@$(BIN)/fedcxr-server simulate --config '$(CONFIG)' $(if $(DATA),--data '$(DATA)') --out '$(OUT)' $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(if $(FAST),-m 'not slow') $(ARGS)
+
+bench: $(READY)
+	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lint: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs stores .pytest_cache .ruff_cache
