@@ -49,6 +49,18 @@ class Reason(StrEnum):
     SIDEWAYS = "sideways"
     INVERTED = "inverted"
     NOT_CHEST = "not_chest"
+    MISSING_UID = "missing_uid"
+    STUDY_TWO_PATIENTS = "study_two_patients"
+    SHARED_ACCESSION = "shared_accession"
+    AMBIGUOUS_ACCESSION = "ambiguous_accession"
+    REPORT_UNMATCHED = "report_unmatched"
+    REPORT_NO_KEY = "report_no_key"
+    REPORT_CONFLICT = "report_conflict"
+    REPORT_DATE = "report_date"
+    REPORT_EMPTY = "report_empty"
+    REPORT_ENCODING = "report_encoding"
+    REPORT_MALFORMED = "report_malformed"
+    STUDY_WITHOUT_REPORT = "study_without_report"
 
 
 ADVICE: dict[Reason, str] = {
@@ -124,4 +136,29 @@ ADVICE: dict[Reason, str] = {
     Reason.NOT_CHEST: (
         "the image does not look like a frontal or lateral chest; look at it before letting it in"
     ),
+    Reason.MISSING_UID: "a study, series or instance has no unique identifier; export it again",
+    Reason.STUDY_TWO_PATIENTS: (
+        "one study comes with two patient identifiers; nobody knows whose it is: merge the patients, or "
+        "export again"
+    ),
+    Reason.SHARED_ACCESSION: (
+        "two patients share this accession number, so a report cannot be matched by it; give the study UID"
+    ),
+    Reason.AMBIGUOUS_ACCESSION: (
+        "several studies of one patient share this accession number; give the study UID"
+    ),
+    Reason.REPORT_UNMATCHED: "no study with this study UID or accession number was ingested",
+    Reason.REPORT_NO_KEY: "the report has neither a study UID nor an accession number",
+    Reason.REPORT_CONFLICT: (
+        "two different reports belong to one study; keep one, or mark the later one as an addendum"
+    ),
+    Reason.REPORT_DATE: "the report is dated too far from its study, so the match is doubtful",
+    Reason.REPORT_EMPTY: "the report has no text",
+    Reason.REPORT_ENCODING: (
+        "the text is in none of the encodings that are tried; state its encoding in the configuration"
+    ),
+    Reason.REPORT_MALFORMED: (
+        "the row is broken: another number of columns than the header, or a quote that never closes"
+    ),
+    Reason.STUDY_WITHOUT_REPORT: "the study was ingested, but no report belongs to it",
 }
