@@ -194,8 +194,9 @@ class Labelled(View):
 class Pairs(View):
     """Each image with one image of the patient's prior study.
 
-    The prior image is one of the same projection where the prior study has one, else its first frontal image
-    (else, unless ``same_view``, its first image).
+    The prior image is one of the same projection where the prior study has one, else (unless ``same_view``) a
+    frontal one, else any. Of several it is the last in the store's order, which is the latest where the import's
+    manifest is in the order of time.
 
     Attributes:
         pairs: ``Pair`` of int64 [n] store rows.
@@ -279,7 +280,7 @@ def _find_pairs(
         frontal = [b for b in before if views[b] in ("PA", "AP")] if not same_view else []
         candidates = same or frontal or ([] if same_view else before)
         if candidates:
-            found.append((candidates[0], row))
+            found.append((candidates[-1], row))
     pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
     return Pair(np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1]))
 

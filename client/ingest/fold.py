@@ -1,0 +1,93 @@
+"""From committed rows to the table: studies in order, days counted from the first, priors named."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from models.studies.schema import COLUMNS, LABEL_PREFIX, Label, table_schema
+
+Row = dict[str, Any]
+
+
+def fold(rows: Sequence[Row], findings: tuple[str, ...]) -> pa.Table:
+    """The store's table from ``rows``, in their order.
+
+    ``day`` and ``order`` of a row come on any origin of the patient; here ``day`` is shifted so that the
+    patient's first study is day 0, ``order`` becomes a dense rank, and ``prior`` is the study of the rank
+    before.
+    """
+    timeline = _timelines(rows)
+    schema = table_schema(findings)
+    columns: dict[str, list[Any]] = {}
+    for name in schema.names:
+        if name in ("day", "order", "prior"):
+            columns[name] = [timeline[row["patient"], row["study"]][name] for row in rows]
+        elif name in COLUMNS:
+            columns[name] = [row.get(name) for row in rows]
+        else:
+            blank = int(Label.UNMENTIONED)
+            columns[name] = [row.get(name, blank) for row in rows]
+    return pa.table(columns, schema=schema)
+
+
+def free_findings(rows: Sequence[Row]) -> set[str]:
+    """Names of the findings that any row speaks of."""
+    return {name.removeprefix(LABEL_PREFIX) for row in rows for name in row if name.startswith(LABEL_PREFIX)}
+
+
+def _timelines(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    """For every (patient, study): its day, order and prior."""
+    patients: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        study = patients[row["patient"]].setdefault(row["study"], {"day": None, "order": None})
+        for name in ("day", "order"):
+            study[name] = _least(study[name], row.get(name))
+    return {
+        (patient, key): placed
+        for patient, studies in patients.items()
+        for key, placed in _timeline(studies).items()
+    }
+
+
+def _timeline(studies: dict[str, Row]) -> dict[str, Row]:
+    """Place the studies of one patient.
+
+    The axis is (day, order) where every study has a day, else order where every study has one, else only
+    studies with a day are placed: guessing where an undated study belongs would invent a prior.
+    Studies that nothing tells apart share a rank and are no prior of each other.
+    """
+    if all(study["day"] is not None for study in studies.values()):
+        place = {key: (study["day"], _or(study["order"], 0)) for key, study in studies.items()}
+    elif all(study["order"] is not None for study in studies.values()):
+        place = {key: (study["order"],) for key, study in studies.items()}
+    else:
+        place = {key: (study["day"],) for key, study in studies.items() if study["day"] is not None}
+    if len(studies) == 1:
+        place = {key: (0,) for key in studies}
+    ranks = {position: rank for rank, position in enumerate(sorted(set(place.values())))}
+    first_of_rank: dict[int, str] = {}
+    for key in sorted(place):
+        first_of_rank.setdefault(ranks[place[key]], key)
+    days = [study["day"] for study in studies.values() if study["day"] is not None]
+    first_day = min(days, default=0)
+    result = {}
+    for key, study in studies.items():
+        rank = ranks[place[key]] if key in place else None
+        result[key] = {
+            "day": None if study["day"] is None else study["day"] - first_day,
+            "order": rank,
+            "prior": first_of_rank[rank - 1] if rank else None,
+        }
+    return result
+
+
+def _least(a: int | None, b: int | None) -> int | None:
+    return a if b is None else b if a is None else min(a, b)
+
+
+def _or(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
