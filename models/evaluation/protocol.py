@@ -105,10 +105,11 @@ def paired_difference(
     b = _Data.of(scores_b, labels, patients, findings, strata)
     metric = "auroc_difference" if strata is None else "auroc_within_site_difference"
     cells = [_Cell.of(a, f) for f in range(len(findings))]
-    shown = [cell for cell in cells if not too_small(*cell.patients, min_cell)]
     estimates = {}
-    for cell in shown:
+    for cell in cells:
         support = _Support.of(a, cell, within=strata is not None)
+        if too_small(*support.patients, min_cell):
+            continue
         reason = support.missing or a.not_finite(cell) or b.not_finite(cell)
         statistic = None if reason else _Difference(_rankings(a, cell, strata), _rankings(b, cell, strata))
         estimates[cell.index] = _Estimate(metric, cell, support, reason, statistic)

@@ -12,7 +12,7 @@ MACRO = "macro"
 
 @dataclass(frozen=True)
 class Result:
-    """A metric of one finding.
+    """A metric of one finding, or of none (a loss, a duration).
 
     ``n`` and ``positives`` count the images that entered; for a macro row, the images with at least one such
     label and the positive labels of all its findings. The patient counts decide on suppression: persons are
@@ -21,7 +21,7 @@ class Result:
     """
 
     metric: str
-    finding: str
+    finding: str | None
     value: float | None
     low: float | None = None
     high: float | None = None

@@ -28,6 +28,7 @@ def test_bins_hold_equal_numbers():
     assert equal_mass_bins(np.sort(p)).tolist() == sorted(equal_mass_bins(p))
     assert equal_mass_bins(p[: 3 * IMAGES_PER_BIN]).max() == 2
     assert set(equal_mass_bins(p[:5])) == {0}
+    assert equal_mass_bins([0.2] * 30 + [0.7] * 30).tolist() == [1] * 30 + [4] * 30  # the middle of six bins
 
 
 def test_equals_a_literal_loop():

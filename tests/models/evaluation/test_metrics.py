@@ -1,4 +1,4 @@
-"""AUROC, average precision and stratified AUROC against sklearn, torchmetrics and the pairs counted one by one."""
+"""AUROC, average precision and stratified AUROC against sklearn, torchmetrics and the definition."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pairs_one_by_one(scores, labels, strata, weights) -> float:
 
 
 def thresholds_one_by_one(scores, labels, weights) -> float:
-    """The definition: sum over distinct thresholds, from high to low, of precision times the step in recall."""
+    """The definition: sum over distinct thresholds, high to low, of precision times the step in recall."""
     total, before, value = weights[labels == 1].sum(), 0.0, 0.0
     for threshold in sorted(set(scores), reverse=True):
         listed = scores >= threshold

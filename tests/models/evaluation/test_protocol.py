@@ -81,7 +81,7 @@ def test_same_seed_same_rows_and_order_of_images_does_not_matter(cohort):
 
 
 def test_one_site_has_no_within_site_row(cohort):
-    p, y, patients, site = cohort
+    p, y, patients, _ = cohort
     assert "auroc_within_site" not in {r.metric for r in evaluate(p, y, patients, FINDINGS, replicates=0)}
     lone = evaluate(p, y, patients, FINDINGS, np.zeros(len(p), int), replicates=0)
     assert "auroc_within_site" not in {r.metric for r in lone}
