@@ -16,9 +16,8 @@ Row = dict[str, Any]
 def fold(rows: Sequence[Row], findings: tuple[str, ...]) -> pa.Table:
     """The store's table from ``rows``, in their order.
 
-    ``day`` and ``order`` of a row come on any origin of the patient; here ``day`` is shifted so that the
-    patient's first study is day 0, ``order`` becomes a dense rank, and ``prior`` is the study of the rank
-    before.
+    ``day`` and ``order`` of a row come on any origin of the patient. Here ``day`` is shifted so that the
+    patient's first study is day 0, ``order`` becomes a dense rank, ``prior`` is the study of the rank before.
     """
     timeline = _timelines(rows)
     schema = table_schema(findings)

@@ -2,9 +2,8 @@
 
     summary = import_folder(folder, load_layout("chestxray14"), store_path, site_secret(key_file))
 
-Decoding happens in worker processes; rows are committed in the manifest's order, so that the same folder
-gives the same store, byte for byte, however many workers there are and however often the import was killed
-and begun again.
+Decoding happens in worker processes; rows are committed in the manifest's order. The same folder gives the
+same store, byte for byte, however many workers there are and however often the import was killed and rerun.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ Progress = Callable[[int, int], None]
 class Limits:
     """What one file may cost before it is refused.
 
-    min_side: smallest side in pixels. max_pixels: checked in the header, before decoding. max_bytes: of the
-    file.
+    min_side: smallest side in pixels. max_pixels: checked in the header. max_bytes: of the file.
     seconds, memory_bytes: for one file in a worker.
     """
 
@@ -50,8 +48,7 @@ class Summary:
     """What an import did.
 
     accepted: images added. duplicate: images that were there already. changed: of these, images whose row in
-    the manifest now says something else; the store keeps what it has. filtered: rows that the layout leaves
-    out.
+    the manifest now says something else; the store keeps what it has. filtered: rows left out.
     quarantined: refused items by reason code. seconds: wall time.
     """
 
@@ -68,7 +65,7 @@ class _Item:
     """One row on its way. ``note`` names it in the quarantine (hashed there); ``code``: already refused."""
 
     note: str
-    path: Path | None
+    path: str | None
     row: dict[str, Any]
     code: Reason | None = None
 
@@ -85,8 +82,7 @@ def import_folder(
     limits: Limits | None = None,
     wait_seconds: float = 0.0,
 ) -> Summary:
-    """Import what ``layout`` reads in ``folder`` into the store at ``store``; run it again to go on or to add
-    new rows.
+    """Import what ``layout`` reads in ``folder`` into ``store``; run it again to go on or to add new rows.
 
     Args:
         workers: decoding processes; default: one a core.
@@ -97,8 +93,8 @@ def import_folder(
 
     Raises:
         LayoutError: the folder, its CSV or one of its columns is missing.
-        StoreWriteError: the store is held by another writer, not writable, or was begun with other
-        pre-processing.
+        StoreWriteError: the store is held by another writer, not writable, or begun with other settings.
+        PoolError: worker processes cannot start.
     """
     begun = time.monotonic()
     limits = limits or Limits()
@@ -156,7 +152,7 @@ def _decoded(
     """(item, answer, pixels) of every item, in order. An image in the store is only hashed."""
     tasks = [
         {
-            "path": str(item.path),
+            "path": item.path,
             "hash_only": writer.digest_of(item.row["image"]) is not None,
             "short_side": short_side,
             "min_side": limits.min_side,

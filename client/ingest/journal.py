@@ -30,6 +30,9 @@ def write_failure(error: OSError, path: Path) -> StoreWriteError:
     return StoreWriteError(f"{place}: writing failed ({error.strerror}); nothing committed so far is lost")
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
 class Journal:
     """One JSON object a line. ``append`` writes a line or nothing."""
 
@@ -77,7 +80,7 @@ class Journal:
         Raises:
             StoreWriteError: when the disk is full or read-only.
         """
-        line = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode() + b"\n"
+        line = encode(value) + b"\n"
         try:
             write_at(self._handle, line, self.size)
         except OSError as error:
@@ -94,6 +97,11 @@ class Journal:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+
+def encode(value: dict[str, Any]) -> bytes:
+    """Canonical JSON: equal values, equal bytes."""
+    return _ENCODER.encode(value).encode()
 
 
 def write_at(handle: int, data: bytes | memoryview, position: int) -> None:

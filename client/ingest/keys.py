@@ -1,7 +1,7 @@
 """Keyed hashes: the only form in which an identifier enters a study store.
 
-The key (the site's secret) lies outside the store, so that the store alone cannot be searched for a known
-patient.
+The key (the site's secret) lies outside the store, so that the store alone cannot be searched for a
+known patient.
 """
 
 from __future__ import annotations
@@ -38,14 +38,13 @@ def keyed(secret: bytes, *parts: str) -> str:
             f"the secret has {len(secret)} bytes; at least 16 are needed (site_secret makes 32)"
         )
     message = b"".join(len(raw).to_bytes(8, "big") + raw for raw in (part.encode() for part in parts))
-    return hmac.new(secret, message, hashlib.sha256).hexdigest()[:KEY_LENGTH]
+    return hmac.digest(secret, message, "sha256").hex()[:KEY_LENGTH]
 
 
 def site_secret(path: Path) -> bytes:
     """Read the site's secret, or make one (32 random bytes, mode 0600) where there is none.
 
-    Losing the file means that new studies of known patients can no longer be joined to the old ones: back it
-    up.
+    Back the file up: without it, new studies of known patients cannot be joined to the old ones.
 
     Raises:
         SecretError: when others may read the file, it is not a regular file, or it is damaged.
@@ -98,21 +97,17 @@ def _create_secret(path: Path) -> None:
 
 
 def public_secret(name: str) -> bytes:
-    """A key that is *not* secret, for data sets that are public already: every machine gets the same keys and
-    splits.
+    """A key that is *not* secret, for public data sets: every machine gets the same keys and splits.
 
-    Never use it for patients of a hospital: whoever has this code can test whether a known identifier is in
-    the store.
+    Never use it for patients of a hospital: with it, anybody can test whether a known identifier is there.
     """
     return hashlib.sha256(b"fedcxr public data set\0" + name.encode()).digest()
 
 
 def blinded_day(secret: bytes, patient: str, date: datetime.date) -> int:
-    """Days from a secret origin of this patient to ``date``: differences are true, the calendar date is not
-    in it.
+    """Days from a secret origin of this patient to ``date``: differences are true, the date is not in it.
 
-    The writer takes such numbers as ``day`` and shifts them, at the end, to days since the patient's first
-    study.
+    The writer takes such numbers as ``day`` and makes them days since the patient's first study.
     """
     origin = int(keyed(secret, "day origin", patient)[:15], 16) % _ORIGIN_RANGE
     return date.toordinal() - origin

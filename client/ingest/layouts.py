@@ -1,5 +1,4 @@
-"""Declarative CSV layouts: what the columns of an image set's manifest mean. A new public set is a YAML, not
-code.
+"""CSV layouts: what the columns of an image set's manifest mean. A new public set is a YAML, not code.
 
 The shipped layouts and a commented example of every key are in ``configs/layouts``.
 """
@@ -9,11 +8,12 @@ from __future__ import annotations
 import csv
 import datetime
 import difflib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from models.config import ConfigError, build, config, read_yaml
@@ -39,8 +39,7 @@ class BadRow(ValueError):
 class Mapped:
     """A value from a column through ``map``, or one fixed ``value``.
 
-    otherwise: what values outside ``map`` become; without it they must be allowed as they stand, or the row
-    is bad.
+    otherwise: what values outside ``map`` become; without it they must be allowed as they stand.
     """
 
     column: str | None = None
@@ -220,15 +219,12 @@ class Report:
 class Layout:
     """One manifest's meaning. Templates (``"{folder}/{filename}"``) are filled from the row's columns.
 
-    name: names the set; keys of patients and images are hashed with it, so that two sets never share a
-    patient.
+    name: names the set; patients and images are hashed with it: two sets never share a patient.
     about: where the set comes from and under which terms.
     csv: file names relative to the folder; the first that exists is read.
-    image: templates of the path relative to the folder, with ``*`` for folders whose names differ; the first
-    that exists.
+    image: templates of the path relative to the folder, with ``*`` for folders; the first that exists.
     patient, study: templates. Without ``study``, images of a patient with the same day and order are one
-    study, and
-        an image without either is a study of its own.
+        study, and an image without either is a study of its own.
     day, order: when the study was; ``order`` is a column of integers where days are not known.
     view, sex, age, source: facts about image and patient.
     labels, report: findings and text.
@@ -317,8 +313,8 @@ class Manifest:
             if all(condition.holds(row) for condition in self.layout.rows):
                 yield number, row
 
-    def image_path(self, row: dict[str, str]) -> tuple[str, Path | None]:
-        """(identity of the image in this set, its file or None when it is missing).
+    def image_path(self, row: dict[str, str]) -> tuple[str, str | None]:
+        """(identity of the image in this set, path of its file or None when it is missing).
 
         The identity is the first template's path: it stays the same wherever the file lies.
 
@@ -327,15 +323,15 @@ class Manifest:
         """
         identity = self._relative(self.layout.image[0], row)
         for template in self.layout.image:
-            relative = self._relative(template, row)
-            for folder in self._folders(str(relative.parent)):
-                if (folder / relative.name).is_file():
-                    return str(identity), folder / relative.name
-        return str(identity), None
+            parent, _, name = self._relative(template, row).rpartition("/")
+            for folder in self._folders(parent):
+                path = f"{folder}/{name}"
+                if os.path.isfile(path):
+                    return identity, path
+        return identity, None
 
     def values(self, row: dict[str, str], identity: str) -> dict[str, Any]:
-        """What the row says, still with raw identifiers: ``patient_id``, ``study_id`` and ``date`` are for
-        hashing only.
+        """What the row says; the raw ``patient_id``, ``study_id`` and ``date`` are for hashing only.
 
         Raises:
             BadRow: a value that its column does not allow.
@@ -411,23 +407,23 @@ class Manifest:
     def _fill(self, template: str, row: dict[str, str]) -> str:
         return _TEMPLATE.sub(lambda match: row.get(match[1], "").strip(), template).strip()
 
-    def _relative(self, template: str, row: dict[str, str]) -> PurePosixPath:
+    def _relative(self, template: str, row: dict[str, str]) -> str:
         if not all(row.get(name, "").strip() for name in _TEMPLATE.findall(template)):
             raise BadRow("image")
-        path = PurePosixPath(self._fill(template, row).replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or not path.name or "\0" in str(path):
+        path = os.path.normpath(self._fill(template, row).replace("\\", "/"))
+        if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path:
             raise BadRow("image")
         return path
 
     @cached_property
-    def _known_folders(self) -> dict[str, list[Path]]:
+    def _known_folders(self) -> dict[str, list[str]]:
         return {}
 
-    def _folders(self, parent: str) -> list[Path]:
+    def _folders(self, parent: str) -> list[str]:
         """Folders that ``parent`` (perhaps with ``*``) names; looked up once."""
         if parent not in self._known_folders:
             found = sorted(self.folder.glob(parent)) if "*" in parent else [self.folder / parent]
-            self._known_folders[parent] = found
+            self._known_folders[parent] = [str(folder) for folder in found]
         return self._known_folders[parent]
 
 

@@ -19,19 +19,22 @@ from models.studies.resize import short_side_to
 
 FORMATS = ("PNG", "JPEG")
 GREY_SPREAD = 16
+CHROMA = 7
+"""For JPEG, judged in its own colour space: more than 7 in Cb or Cr is a spread of more than 16 in RGB."""
 GREY_SHARE = 0.001
 WINDOW = (0.1, 99.9)
 PREPROCESSING: dict[str, Any] = {
     "decoder": "pillow",
     "orientation": "exif",
     "resize": "area",
-    "colour": {"spread": GREY_SPREAD, "share": GREY_SHARE, "grey": "luma"},
+    "colour": {"spread": GREY_SPREAD, "chroma": CHROMA, "share": GREY_SHARE, "grey": "luma"},
     "window_16_bit": {"low_percentile": WINDOW[0], "high_percentile": WINDOW[1]},
 }
 """How this module makes pixels: goes into the store, which refuses to mix two ways."""
 
 _ORIENTATION = 0x0112
 
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the cap here is lower
 cv2.setNumThreads(1)  # one worker a core
 
 
@@ -91,33 +94,49 @@ def decode_raster(raw: bytes, short_side: int, min_side: int, max_pixels: int) -
     Raises:
         Rejected: unreadable_image, too_large, too_small, not_grey or blank_image.
     """
+    image = _open(raw, min_side, max_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(raw), formats=FORMATS)
-            width, height = image.size
-            if width * height > max_pixels:
-                raise Rejected(Reason.TOO_LARGE)
-            if min(width, height) < min_side:
-                raise Rejected(Reason.TOO_SMALL)
-            image.load()
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError:  # Pillow's own cap
-        raise Rejected(Reason.TOO_LARGE) from None
+        pixels = _grey(image)
     except (Rejected, MemoryError):
         raise
     except Exception:  # Pillow raises many kinds for a broken file
         raise Rejected(Reason.UNREADABLE_IMAGE) from None
-    pixels = short_side_to(_grey(image), short_side)
-    if pixels.min() == pixels.max():
+    pixels = short_side_to(pixels, short_side)
+    low, high, _, _ = cv2.minMaxLoc(pixels)
+    if low == high:
         raise Rejected(Reason.BLANK_IMAGE)
     return np.ascontiguousarray(pixels)
 
 
+def _open(raw: bytes, min_side: int, max_pixels: int) -> Image.Image:
+    """The image, with its header read and nothing decoded."""
+    try:
+        image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    except Image.DecompressionBombError:  # Pillow's own cap
+        raise Rejected(Reason.TOO_LARGE) from None
+    except MemoryError:
+        raise
+    except Exception:
+        raise Rejected(Reason.UNREADABLE_IMAGE) from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Rejected(Reason.TOO_LARGE)
+    if min(width, height) < min_side:
+        raise Rejected(Reason.TOO_SMALL)
+    return image
+
+
 def _grey(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W], upright."""
+    if image.format == "JPEG" and image.mode == "RGB" and _holds_luma(image):
+        image.draft("YCbCr", None)  # no way to RGB and back
+    image.load()
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode == "L":
         return np.asarray(image)
+    if image.mode == "YCbCr":
+        return _grey_of_luma(np.asarray(image))
     if image.mode.startswith("I"):
         return _to_8_bit(np.asarray(image))
     if image.mode in ("RGB", "RGBA"):
@@ -127,8 +146,20 @@ def _grey(image: Image.Image) -> np.ndarray:
     raise Rejected(Reason.NOT_GREY)
 
 
+def _holds_luma(image: Image.Image) -> bool:
+    """Whether a JPEG surely holds luma and chroma; one with Adobe's marker or other component ids may not."""
+    return "adobe_transform" not in image.info and [layer[0] for layer in image.layer] == [1, 2, 3]
+
+
+def _grey_of_luma(channels: np.ndarray) -> np.ndarray:
+    grey = cv2.inRange(channels, (0, 128 - CHROMA, 128 - CHROMA), (255, 128 + CHROMA, 128 + CHROMA))
+    if grey.size - cv2.countNonZero(grey) > GREY_SHARE * grey.size:
+        raise Rejected(Reason.NOT_GREY)
+    return cv2.extractChannel(channels, 0)
+
+
 def _grey_of_channels(image: Image.Image) -> np.ndarray:
-    """Luma of an image whose channels agree. JPEG leaves small differences; a coloured mark is not small."""
+    """Luma of an image whose channels agree but for small differences; a coloured mark is not small."""
     channels = np.asarray(image)
     if channels.shape[2] == 4 and channels[..., 3].min() < 255:
         raise Rejected(Reason.NOT_GREY)  # what shows through is not in the file

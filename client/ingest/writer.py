@@ -18,6 +18,7 @@ import json
 import os
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 
 from client.ingest.codes import Reason
 from client.ingest.fold import fold
-from client.ingest.journal import Journal, StoreWriteError, write_at, write_failure
+from client.ingest.journal import Journal, StoreWriteError, encode, write_at, write_failure
 from client.ingest.keys import SecretError, blinded_day, keyed, public_secret, site_secret
 from client.ingest.rows import RowError, check_pixels, check_row
 from models.config import config_hash
@@ -156,15 +157,13 @@ class StoreWriter:
 
         Args:
             row: values by column name of ``schema.COLUMNS`` and ``label:<finding>``. Needed: image, patient,
-            study,
-                digest (keyed hashes) and source. Assigned here and refused in ``row``: shard, offset, height,
-                width, prior. ``day`` and ``order`` may have any origin that is the same for all studies of
-                the patient.
+                study, digest (keyed hashes) and source. Assigned here and refused in ``row``: shard, offset,
+                height, width, prior. ``day`` and ``order`` may have any origin, the same for all studies of a
+                patient.
             pixels: uint8 [height, width], short side at most ``short_side``.
 
         Raises:
-            RowError: a column, type or value that is not allowed, or an image or digest that is there
-            already.
+            RowError: a column, type or value that is not allowed, or an image that is there already.
             StoreWriteError: the disk is full or read-only; the store is as before the call.
         """
         values = check_row(row, self._label_columns)
@@ -173,9 +172,10 @@ class StoreWriter:
         data = check_pixels(pixels, self.short_side)
         if self._end and self._end + len(data) > self._shard_bytes:
             self._open_shard(self._shard + 1)
-        fingerprint = _fingerprint(values)
+        known = _Known(values["digest"], _fingerprint(values))
         height, width = pixels.shape
-        values.update(shard=self._shard, offset=self._end, height=height, width=width, crc=zlib.crc32(data))
+        values.update(shard=self._shard, offset=self._end, height=height, width=width)
+        values.update(crc=zlib.crc32(data), row=known.row)
         try:
             write_at(self._shard_handle, data, self._end)
         except OSError as error:
@@ -183,7 +183,7 @@ class StoreWriter:
             raise write_failure(error, self._shard_path(self._shard)) from None
         self._journal.append(values)
         self._end += len(data)
-        self._images[values["image"]] = _Known(values["digest"], fingerprint)
+        self._images[values["image"]] = known
         self._digests[values["digest"]] = values["patient"]
         self._unsynced += 1
         if self._unsynced >= SYNC_EVERY:
@@ -206,8 +206,7 @@ class StoreWriter:
             return
         kept = [line for _, _, line in self._quarantine.lines() if line["item"] != key]
         self._quarantine.close()
-        text = "".join(json.dumps(line, sort_keys=True, separators=(",", ":")) + "\n" for line in kept)
-        self._replace("quarantine.jsonl", text.encode())
+        self._replace("quarantine.jsonl", b"".join(encode(line) + b"\n" for line in kept))
         self._quarantine = Journal(self.path / "quarantine.jsonl")
 
     def sync(self) -> None:
@@ -221,8 +220,7 @@ class StoreWriter:
         self._unsynced = 0
 
     def finish(self) -> dict[str, Any]:
-        """Write ``studies.parquet`` and ``store.json``; return the content of the latter. May be called again
-        later.
+        """Write ``studies.parquet`` and ``store.json``; return the latter's content. May be called again.
 
         Raises:
             StoreWriteError: the disk is full or read-only; the previous table, if any, is still whole.
@@ -236,6 +234,7 @@ class StoreWriter:
                 header = line["store"]
             elif "image" in line:
                 pixels.update(line.pop("crc").to_bytes(4, "big"))
+                del line["row"]
                 rows.append(line)
         findings = (*CHEXPERT, *sorted(self._findings))
         table = fold(rows, findings)
@@ -316,25 +315,25 @@ class StoreWriter:
         if self._quarantine.size > end:
             self._quarantine.truncate(end)
 
-    def _read_journal(self, header: dict[str, Any]) -> tuple[int, list[tuple[int, dict[str, Any]]]]:
+    def _read_journal(self, header: dict[str, Any]) -> tuple[int, deque[tuple[int, dict[str, Any]]]]:
         """(bytes of whole lines, the last SYNC_EVERY rows with their positions); fills the indexes."""
-        whole, recent = 0, []
+        whole, recent = 0, deque()
         for position, whole, line in self._journal.lines():  # noqa: B007
             if "store" in line:
                 _same_header(line["store"], header)
             elif "image" in line:
-                place = {name: line.pop(name) for name in ("shard", "offset", "height", "width", "crc")}
-                self._images[line["image"]] = _Known(line["digest"], _fingerprint(line))
+                self._images[line["image"]] = _Known(line["digest"], line["row"])
                 self._digests[line["digest"]] = line["patient"]
-                self._shard = place["shard"]
-                self._end = place["offset"] + place["height"] * place["width"]
-                recent.append((position, {**place, "image": line["image"], "digest": line["digest"]}))
-                del recent[:-SYNC_EVERY]
+                self._shard = line["shard"]
+                self._end = line["offset"] + line["height"] * line["width"]
+                recent.append((position, line))
+                if len(recent) > SYNC_EVERY:
+                    recent.popleft()
             elif "findings" in line:
                 self._allow(line["findings"])
         return whole, recent
 
-    def _drop_unwritten(self, recent: list[tuple[int, dict[str, Any]]], whole: int) -> int:
+    def _drop_unwritten(self, recent: deque[tuple[int, dict[str, Any]]], whole: int) -> int:
         """Check the pixels of the latest rows, which no sync covered; forget rows from the first bad one on.
 
         Returns the size in bytes that the journal keeps of its ``whole`` lines.
@@ -348,7 +347,7 @@ class StoreWriter:
                 "or damaged; "
                 "restore the store from its backup, or import into a new folder"
             )
-        for _, row in recent[bad:]:
+        for _, row in list(recent)[bad:]:
             del self._images[row["image"]], self._digests[row["digest"]]
         last = recent[bad - 1][1] if bad else {"shard": 0, "offset": 0, "height": 0, "width": 0}
         self._shard, self._end = last["shard"], last["offset"] + last["height"] * last["width"]
@@ -414,7 +413,7 @@ class StoreWriter:
 
 
 def _fingerprint(values: Mapping[str, Any]) -> int:
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+    return zlib.crc32(encode(values))
 
 
 def _same_header(stored: dict[str, Any], given: dict[str, Any]) -> None:

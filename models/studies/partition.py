@@ -22,9 +22,8 @@ class PartitionError(ValueError):
 class Partition:
     """How to cut one store into sites.
 
-    by: ``source`` (one site for each source, as the images came), ``hash`` (equal parts, patients at random)
-    or
-        ``dirichlet`` (label skew: the smaller ``alpha``, the more the sites differ).
+    by: ``source`` (one site for each source), ``hash`` (equal parts, patients at random) or ``dirichlet``
+        (label skew: the smaller ``alpha``, the more the sites differ).
     sites: how many; for ``source`` leave it out.
     alpha: concentration of the Dirichlet distribution, over 0; 0.1 is strong skew, 100 nearly none.
     findings: labels that the skew acts on; empty means all findings of the store.
@@ -78,9 +77,8 @@ def partition(store: Store, plan: Partition, rows: np.ndarray | None = None) -> 
         needed = plan.sites * plan.min_patients
         if needed > len(codes):
             raise PartitionError(
-                f"{plan.sites} sites of at least {plan.min_patients} patient(s) need {needed}, there are "
-                f"{len(codes)}; "
-                "ask for fewer sites"
+                f"{plan.sites} sites of at least {plan.min_patients} patient(s) need {needed}, "
+                f"there are {len(codes)}; ask for fewer sites"
             )
         width = len(str(plan.sites))
         names = [f"site-{i + 1:0{width}d}" for i in range(plan.sites)]
@@ -146,11 +144,9 @@ def _by_dirichlet(
 def _rarest_finding(
     store: Store, findings: tuple[str, ...], rows: np.ndarray, of_row: np.ndarray, count: int
 ) -> np.ndarray:
-    """Class of each patient: the finding, among those that any image of the patient shows, that fewest
-    patients have.
+    """Class of each patient: of the findings that its images show, the one that fewest patients have.
 
-    One class for each finding, and one for none of them: label patterns as such would be nearly as many as
-    patients.
+    One class a finding, and one for none: label patterns as such would be nearly as many as patients.
     """
     unknown = sorted(set(findings) - set(store.findings))
     if unknown:

@@ -27,7 +27,7 @@ def fit_into(pixels: np.ndarray, out: np.ndarray, fit: str) -> None:
     """Write ``pixels`` (uint8 [H, W]) into ``out`` (uint8 [S, S]).
 
     ``crop``: short side to S, the middle square. ``pad``: long side to S, centred on black. ``squash``: both
-    to S.
+    sides to S.
     """
     size = out.shape[0]
     height, width = pixels.shape

@@ -32,9 +32,7 @@ class StoreError(RuntimeError):
 
 
 class Patients(NamedTuple):
-    """Who the images are of: ``keys[codes[i]]`` is the keyed hash of image i's patient; ``keys`` are
-    sorted.
-    """
+    """Who the images are of: ``keys[codes[i]]`` names image i's patient; ``keys`` are sorted hashes."""
 
     codes: np.ndarray  # int64 [N]
     keys: np.ndarray  # str [P]
@@ -58,12 +56,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path | str, cache: Path | str | None = None) -> Store:
-        """Open the store at ``path``; resized images are kept in ``cache`` (default: ``derived`` in the
-        store).
+        """Open the store at ``path``; resized images are kept in ``cache`` (default: ``path/derived``).
 
         Raises:
-            StoreError: no store there, another schema version, no image in it, or files that do not belong
-            together.
+            StoreError: no store there, another schema version, no image, or files that do not match.
         """
         path = Path(path)
         if not path.is_dir():
@@ -135,8 +131,7 @@ class Store:
         return self._shard(int(self._shard_of[row]))[start : start + height * width].reshape(height, width)
 
     def where(self, **allowed: str | Collection[str]) -> np.ndarray:
-        """Rows (int64, ascending) whose text columns hold an allowed value: ``where(view=("PA", "AP"),
-        sex="F")``.
+        """Rows (int64, ascending) with allowed texts only: ``where(view=("PA", "AP"), sex="F")``.
 
         Raises:
             StoreError: for a column that the store does not have.

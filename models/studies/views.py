@@ -195,7 +195,7 @@ class Pairs(View):
     """Each image with one image of the patient's prior study.
 
     The prior image is one of the same projection where the prior study has one, else (unless ``same_view``) a
-    frontal one, else any. Of several it is the last in the store's order, which is the latest where the import's
+    frontal one, else any. Of several it is the last in the store's order, the latest where the
     manifest is in the order of time.
 
     Attributes:

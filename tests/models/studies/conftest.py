@@ -1,4 +1,4 @@
-"""A small store written straight to disk: these tests read stores and must not depend on the writer in `client`."""
+"""A small store written straight to disk: tests of reading must not depend on the writer in `client`."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_dirichlet_shares_have_the_variance_of_the_distribution(make_store: Call
 
 
 def test_classes_are_rarest_findings(make_store: Callable[..., Store]) -> None:
-    """With next to no mixing (tiny alpha), each class goes whole to one site; a patient with both goes with the rarer."""
+    """With a tiny alpha each class goes whole to one site; a patient with both goes with the rarer."""
     rows = [{"patient": f"p{i}", "pixels": SMALL, "label:Edema": 1} for i in range(20)]
     rows += [{"patient": f"q{i}", "pixels": SMALL, "label:Edema": 1, "label:Fracture": 1} for i in range(5)]
     store = make_store(rows)
@@ -144,7 +144,7 @@ def test_classes_are_rarest_findings(make_store: Callable[..., Store]) -> None:
 
 def test_more_sites_than_patients(make_store: Callable[..., Store]) -> None:
     store = make_store(patients(3))
-    with pytest.raises(PartitionError, match="4 sites .* need 4, there are 3"):
+    with pytest.raises(PartitionError, match=r"4 sites .* need 4, there are 3"):
         partition(store, Partition(by="hash", sites=4))
     with pytest.raises(PartitionError, match="ask for fewer sites"):
         partition(store, Partition(by="dirichlet", sites=2, alpha=1.0, min_patients=2))
@@ -167,7 +167,7 @@ def test_impossible_skew_says_so(make_store: Callable[..., Store]) -> None:
 
 
 def test_unknown_finding_is_named(make_store: Callable[..., Store]) -> None:
-    with pytest.raises(PartitionError, match="Oedema.*it knows: No Finding"):
+    with pytest.raises(PartitionError, match=r"Oedema.*it knows: No Finding"):
         partition(
             make_store(patients(9)), Partition(by="dirichlet", sites=2, alpha=1.0, findings=("Oedema",))
         )

@@ -42,7 +42,7 @@ def test_sizes_are_near_the_fractions(salt: str) -> None:
 
 
 def test_known_answers() -> None:
-    """The rule, computed from its definition by hand: a change would move patients between splits of existing stores."""
+    """The rule from its definition: a change would move patients between splits of existing stores."""
     for key in ("a", "b", "0f" * 16):
         position = int(hashlib.sha256(f"fedcxr\0{key}".encode()).hexdigest()[:12], 16) / 16**12
         expected = "train" if position < 0.70 else "validation" if position < 0.85 else "test"

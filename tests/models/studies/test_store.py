@@ -195,10 +195,10 @@ def test_table_and_description_must_belong_together(write: Callable[..., Path]) 
     path = write(pictures(2))
     table = path / "studies.parquet"
     table.write_bytes(table.read_bytes() + b" ")
-    with pytest.raises(StoreError, match="not the one that store.json describes"):
+    with pytest.raises(StoreError, match=r"not the one that store.json describes"):
         Store.open(path)
     table.unlink()
-    with pytest.raises(StoreError, match="no studies.parquet"):
+    with pytest.raises(StoreError, match=r"no studies.parquet"):
         Store.open(path)
     (path / "store.json").write_text("{")
     with pytest.raises(StoreError, match="not valid JSON"):

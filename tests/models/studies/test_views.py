@@ -21,7 +21,7 @@ from models.studies.views import (
 
 
 def series() -> list[dict]:
-    """Patient a: PA on day 0, PA and lateral on day 5, AP on day 9. Patient b: two undated. Patient c: one."""
+    """Patient a: PA on day 0, PA and lateral on day 5, AP on day 9; b: two undated; c: one."""
     return [
         {"patient": "a", "study": "a0", "day": 0, "order": 0, "label:Edema": 0},
         {"patient": "a", "study": "a5", "day": 5, "order": 1, "prior": "a0", "label:Edema": 1},
@@ -84,7 +84,7 @@ def test_pairs_prefer_the_same_projection(make_store: Callable[..., Store]) -> N
     store = make_store(series())
     view = Pairs(store, size=32, findings=("Edema",))
     found = list(zip(view.pairs.prior.tolist(), view.pairs.current.tolist(), view.gap_days.tolist()))
-    # The lateral of a5 has no lateral before it: the frontal one stands in. AP of a9 takes the PA, not the lateral.
+    # The lateral of a5 has no lateral before it: the frontal one stands in; AP of a9 takes the PA.
     assert found == [(0, 1, 5), (0, 2, 5), (1, 3, 4), (4, 5, -1)]
     assert view.rows.tolist() == [1, 2, 3, 5]
     batch = view.batch([0, 3])

@@ -235,7 +235,8 @@ def progress(done, total):
         os.kill(os.getpid(), 9)
 
 if __name__ == "__main__":
-    import_folder(Path(sys.argv[1]), load_layout("image-folder"), Path(sys.argv[2]), bytes(range(32)), 2, progress)
+    folder, store = Path(sys.argv[1]), Path(sys.argv[2])
+    import_folder(folder, load_layout("image-folder"), store, bytes(range(32)), 2, progress)
 """
 
 

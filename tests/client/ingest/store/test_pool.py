@@ -3,9 +3,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from client.ingest.pool import Pool
+from client.ingest.pool import Pool, PoolError
 
 WORKER = """
 import os, time
@@ -49,7 +50,8 @@ def run(
         found: list[object] = []
         for answer, data in pool.map(tasks):
             if "number" in answer:
-                assert set(data) == {answer["number"] % 251}
+                pixels = np.frombuffer(data, np.uint8)
+                assert pixels.min() == pixels.max() == answer["number"] % 251
             found.append(answer.get("number", answer.get("code")))
     return found
 
@@ -85,12 +87,23 @@ def test_memory_is_limited(function: str) -> None:
 def test_a_slow_reader_is_not_a_slow_worker(function: str) -> None:
     tasks = [{"number": i, "what": "large"} for i in range(12)]
     with Pool(function, 2, 0.5, 2 << 30) as pool:
-        time.sleep(1.0)  # workers have started: the limit is about tasks
         answers = []
         for answer, _ in pool.map(tasks):
             time.sleep(0.3)
             answers.append(answer.get("number"))
     assert answers == list(range(12))
+
+
+def test_a_worker_that_cannot_start_is_no_fault_of_the_files() -> None:
+    with pytest.raises(PoolError, match="nowhere_at_all"):
+        run("nowhere_at_all:serve", {}, 3)
+
+
+def test_start_up_does_not_count_for_the_time_limit(tmp_path: Path, function: str) -> None:
+    (tmp_path / "slow_start.py").write_text(
+        "import time\ntime.sleep(1)\nfrom pool_test_worker import serve\n"
+    )
+    assert function and run("slow_start:serve", {}, 4, 1, seconds=0.3) == [0, 1, 2, 3]
 
 
 def test_no_task_no_answer(function: str) -> None:

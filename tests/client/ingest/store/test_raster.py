@@ -47,7 +47,7 @@ def test_grey_in_colour_channels_is_grey() -> None:
 
 def test_colour_is_refused_but_small_differences_are_not() -> None:
     grey = np.repeat(noise()[..., None], 3, axis=2)
-    tinted = np.clip(grey.astype(int) + [0, 8, -8], 0, 255).astype(np.uint8)
+    tinted = np.clip(grey.astype(int) + np.array([0, 8, -8]), 0, 255).astype(np.uint8)
     decode(encode(Image.fromarray(tinted)))
     marked = grey.copy()
     marked[:8, :8] = (255, 0, 0)

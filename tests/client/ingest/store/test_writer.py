@@ -115,7 +115,7 @@ def test_pixels_that_a_power_cut_lost_are_written_again(
 def test_killed_inside_any_write_and_run_again_is_the_same_store(
     tmp_path: Path, secret: bytes, row: Rows, pixels: Pixels, files: Files, call: str
 ) -> None:
-    """The process dies (SIGKILL) half-way through its n-th write, for every n; then the import is run again."""
+    """The process dies (SIGKILL) half-way through its n-th write, for every n; then it is run again."""
     whole = tmp_path / "whole"
     fill(whole, secret, row, pixels, range(4), shard_bytes=3 * 40 * 48)
     real, number = getattr(os, call), 0
@@ -304,7 +304,7 @@ def test_the_journal_holds_no_place_for_identifiers(
     path = tmp_path / "store"
     fill(path, secret, row, pixels, range(2))
     for line in (path / "journal.jsonl").read_text().splitlines()[1:]:
-        assert set(json.loads(line)) <= {*COLUMNS, "crc"}
+        assert set(json.loads(line)) <= {*COLUMNS, "crc", "row"}
     assert secret not in b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
 
 
@@ -358,7 +358,7 @@ from client.ingest.writer import StoreWriter, StoreWriteError, keyed
 path, limit, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 secret = bytes(32)
 if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # every file: a disk that is full for large ones
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     with StoreWriter(path, secret=secret) as writer:
         for i in range(count):
@@ -376,7 +376,7 @@ except StoreWriteError as error:
 
 @pytest.mark.parametrize("limit", [3000, 9000, 64 * 64 * 10 + 7])
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path: Path, files: Files, limit: int) -> None:
-    """The kernel itself refuses to grow a file past ``limit``; with room again, the store is as if never stopped."""
+    """The kernel itself refuses to grow a file past ``limit``; with room again, nothing is missing."""
 
     def run(path: Path, limit: int) -> subprocess.CompletedProcess[str]:
         arguments = [sys.executable, "-c", FULL, str(path), str(limit), "20"]
