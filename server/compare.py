@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from server.rundata import CENTRAL, COHORTS, MACRO, Cell, Gain, RunData, read_ru
 
 STYLES = {"gained": "bold blue", "lost": "bold yellow"}
 SIGNS = {"gained": "▲", "lost": "▼"}
+NARROW = 120
+"""Columns of a screen below which intervals take a line of their own."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Row:
     local: Cell
     federated: Cell
     pooled: Cell
+
+    @property
+    def cells(self) -> dict[str, Cell]:
+        """By cohort."""
+        return {cohort: getattr(self, cohort) for cohort in COHORTS}
 
 
 @dataclass(frozen=True)
@@ -88,36 +96,37 @@ def print_table(run_folders: Sequence[Path], console: Console | None = None, met
     """Both tables, for the command line; cohorts that no run has are left out."""
     console = console or Console()
     runs = _read(run_folders)
-    rows = _rows(runs, metric)
-    labels = [label for label, _ in runs]
-    by_cell = {(row.run, row.finding): row for row in rows}
-    columns = [
-        (label, cohort)
-        for label in labels
-        for cohort in COHORTS
-        if any(getattr(row, cohort).value is not None for row in rows if row.run == label)
-    ]
     for label, run in runs:
         if run.status != "completed":
             console.print(Text(f"{label}: {run.status}. {run.error or ''}".rstrip(), style="yellow"))
-    if not columns:
+    rows = [row for row in _rows(runs, metric) if any(cell.value is not None for cell in row.cells.values())]
+    if not rows:
         console.print(f"No run here has a value of {metric}.")
         return
     where = " / ".join(dict.fromkeys(run.where for _, run in runs))
-    first = Table(title=f"{metric}, {where}", box=None, title_justify="left")
-    first.add_column("finding", overflow="fold")
-    first.add_column("positives / n", justify="right")
-    for label, cohort in columns:
-        word = "local (mean)" if cohort == "local" else cohort
-        first.add_column(Text(word if len(labels) == 1 else f"{label}\n{word}"), justify="left")
-    for finding in dict.fromkeys(row.finding for row in rows):
-        known = [by_cell[label, finding] for label in labels]
-        support = next((r for r in known if r.n is not None), known[0])
-        count = "" if support.n is None else f"{support.positives} / {support.n}"
-        cells = [show_cell(getattr(by_cell[label, finding], cohort)) for label, cohort in columns]
-        first.add_row(Text(finding, style="bold" if finding == MACRO else ""), count, *map(Text, cells))
-    console.print(first)
+    _print_findings(rows, f"{metric}, {where}", len(runs) > 1, console)
     _print_sites(runs, console)
+
+
+def _print_findings(rows: Sequence[Row], title: str, several: bool, console: Console) -> None:
+    cohorts = [c for c in COHORTS if any(row.cells[c].value is not None for row in rows)]
+    shown = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    shown.add_column("finding", overflow="fold")
+    if several:
+        shown.add_column("run", overflow="fold")
+    shown.add_column("positives / n", justify="right", no_wrap=True)
+    for cohort in cohorts:
+        shown.add_column("local (mean)" if cohort == "local" else cohort, no_wrap=True)
+    before = None
+    for row in rows:
+        name = Text(
+            "" if row.finding == before else row.finding, style="bold" if row.finding == MACRO else ""
+        )
+        before = row.finding
+        support = "" if row.n is None else f"{row.positives} / {row.n}"
+        cells = [Text(_fitted(show_cell(row.cells[c]), console)) for c in cohorts]
+        shown.add_row(name, *([Text(row.run)] if several else []), support, *cells)
+    console.print(shown)
 
 
 def _print_sites(runs: Sequence[tuple[str, RunData]], console: Console) -> None:
@@ -125,21 +134,31 @@ def _print_sites(runs: Sequence[tuple[str, RunData]], console: Console) -> None:
     if not rows:
         console.print("No site has both a local and a federated value: who gained cannot be said.")
         return
-    second = Table(title="Who gained, who lost (macro AUROC)", box=None, title_justify="left")
+    shown = Table(title="Who gained, who lost (macro AUROC)", box=None, title_justify="left", pad_edge=False)
     several = len(runs) > 1
     for title in [*(["run"] if several else []), "site"]:
-        second.add_column(title, overflow="fold")
-    for title in ("local", "federated", "pooled", "difference"):
-        second.add_column(title, justify="left" if title == "difference" else "right")
-    second.add_column("verdict")
+        shown.add_column(title, overflow="fold")
+    for title in ("local", "federated", "pooled", "difference", "verdict"):
+        left = title in ("difference", "verdict")
+        shown.add_column(title, justify="left" if left else "right", no_wrap=title != "verdict")
     for row in rows:
         gain = row.gain
         place = "all sites (mean of local)" if gain.site == CENTRAL else gain.site
         numbers = [_three(gain.local), _three(gain.federated), _three(gain.pooled)]
         verdict = Text(f"{SIGNS.get(row.verdict, '·')} {row.verdict}", style=STYLES.get(row.verdict, ""))
         names = [Text(row.run)] if several else []
-        second.add_row(*names, Text(place), *numbers, show_difference(gain), verdict)
-    console.print(second)
+        difference = Text(_fitted(show_difference(gain), console))
+        shown.add_row(*names, Text(place), *numbers, difference, verdict)
+    console.print(shown)
+
+
+def _fitted(text: str, console: Console) -> str:
+    """On a narrow screen the interval stands below its value, and a reason takes several lines."""
+    if console.width >= NARROW:
+        return text
+    if text[0].isalpha():
+        return textwrap.fill(text, 15)
+    return text.replace(" (", "\n(", 1).replace(" [", "\n[", 1)
 
 
 def show_cell(cell: Cell) -> str:
@@ -158,9 +177,14 @@ def show_difference(gain: Gain) -> str:
     if gain.difference is None:
         return "-"
     if gain.low is None or gain.high is None:
-        return f"{gain.difference:+.3f}"
-    return f"{gain.difference:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+        return _signed(gain.difference)
+    return f"{_signed(gain.difference)} ({_signed(gain.low)} to {_signed(gain.high)})"
 
 
 def _three(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    shown = f"{value:+.3f}"
+    return "0.000" if float(shown) == 0 else shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -122,36 +123,30 @@ def show_seconds(seconds: float | None) -> str:
 
 
 def print_runs(rows: list[RunRow], console: Console | None = None) -> None:
-    """A table of runs, for the command line."""
+    """A table of runs, for the command line, then a line for every run that has something to say."""
     console = console or Console()
     if not rows:
         console.print("No runs here yet.")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in (
-        ("run", "left"),
-        ("name", "left"),
-        ("status", "left"),
-        ("rounds", "right"),
-        ("macro AUROC", "left"),
-        ("started", "left"),
-        ("took", "right"),
-        ("note", "left"),
-    ):
-        table.add_column(title, justify=justify, overflow="fold")
+    named = any(_plain(row.name) not in row.id for row in rows)  # ids made by a run hold its name
+    titles = ["run", *(["name"] if named else []), "status", "rounds", "macro AUROC", "took"]
+    for title in titles:
+        table.add_column(title, justify="right" if title in ("rounds", "took") else "left", overflow="fold")
     for row in rows:
         band = f" ({row.low:.3f}-{row.high:.3f})" if row.low is not None and row.high is not None else ""
         score = "" if row.auroc is None else f"{row.auroc:.3f}{band}"
         style = {"failed": "red", "unreadable": "red", "running": "cyan"}.get(row.status, "")
         # Text, not markup: a name or an error may hold square brackets.
+        names = [Text(row.id), *([Text(row.name)] if named else [])]
         table.add_row(
-            Text(row.id),
-            Text(row.name),
-            Text(row.status, style=style),
-            str(row.rounds),
-            score,
-            Text(row.started[:19]),
-            show_seconds(row.seconds),
-            Text(row.note),
+            *names, Text(row.status, style=style), str(row.rounds), score, show_seconds(row.seconds)
         )
     console.print(table)
+    for row in rows:
+        if row.note:
+            console.print(Text(f"{row.id}: {row.note}", style="dim"))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -35,8 +35,8 @@ def rounds(run: RunData) -> Markup:
     histories = {c: run.overall_history(c, "auroc", MACRO) for c in COHORTS}
     histories = {c: h for c, h in histories.items() if any(cell.value is not None for _, cell in h)}
     losses = [m for m in dict.fromkeys(ln.metric for ln in run.lines) if m == "loss" or m.endswith("_loss")]
-    training = [_training(run, m, m.replace("_", " ").capitalize()) for m in losses[:3]]
-    training.append(_training(run, "update_norm", "Size of the updates"))
+    training = [_training(run, m, "Training loss", m.removesuffix("_loss")) for m in losses[:3]]
+    training.append(_training(run, "update_norm", "Size of the updates", "norm"))
     if not histories:
         said = "No macro AUROC was recorded in any round."
         drawn = [figure for figure in training if figure]
@@ -154,7 +154,7 @@ def _site_chart(site: str, histories: Mapping[str, History], y_range: tuple[floa
     )
 
 
-def _training(run: RunData, metric: str, title: str) -> Markup:
+def _training(run: RunData, metric: str, title: str, word: str) -> Markup:
     """A training metric of the federation: every site faintly, the mean by number of examples on top."""
     lines = [
         ln for ln in run.lines if ln.metric == metric and ln.cohort == "federated" and ln.value is not None
@@ -181,7 +181,7 @@ def _training(run: RunData, metric: str, title: str) -> Markup:
         height=200,
         phases=_phase_rules(run),
     )
-    note = " mean over sites" + ("; thin: each site" if len(faint) > 1 else "")
+    note = f" {word}, mean over sites" + ("; thin: each site" if len(faint) > 1 else "")
     return tag("figure", tag("figcaption", title, tag("small", note)), Markup(chart))
 
 

@@ -11,7 +11,7 @@ from server.report.html import DASH, Markup, details, join, table, tag, text
 from server.rundata import RunData
 
 EVENTS_SHOWN = 200
-OPEN_LINES = 90
+OPEN_LINES = 150
 """A configuration of up to so many lines is shown at once."""
 
 
@@ -57,14 +57,13 @@ def reproduce(run: RunData) -> Markup:
     command = run.run.get("command")
     if isinstance(command, list):
         command = " ".join(map(str, command))
-    if not command:
-        command = "make run CONFIG=run-config.yaml DATA=<folder of the study stores>"
+    command = command or "make run CONFIG=run-config.yaml DATA=<folder of the images>"
     digest = run.run.get("config_hash")
     lead = (
-        "Save the configuration below as run-config.yaml. The same configuration, seed, data and versions "
-        "give the same numbers; the hash of the configuration is printed at start"
+        "Save the configuration below as run-config.yaml; DATA names the images, a phantom run needs none. "
+        "The same configuration, data and versions give the same numbers"
     )
-    lead += f" and must begin with {str(digest)[:12]}." if digest else "."
+    lead += f": the new run.yaml must state the configuration hash {str(digest)[:12]}…" if digest else "."
     name = f"fedcxr {version}" if version else "fedcxr"
     when = str(run.run.get("finished") or run.run.get("started") or "")[:10]
     parts = [f"{name}: federated training of chest X-ray foundation models. Run {run.id}"]
@@ -91,8 +90,8 @@ def configuration(run: RunData) -> Markup:
         made = details(
             f"Every effective value ({lines} lines of YAML)", tag("pre", shown), opened=lines <= OPEN_LINES
         )
-    versions = _versions(run)
-    rows = [[name, version] for name, version in versions.items()]
+    rows = [[name, version] for name, version in _versions(run).items()]
+    rows += [["code", str(run.run["code_hash"])]] if run.run.get("code_hash") else []
     listed = table(["package", "version"], rows, "Versions.") if rows else ""
     if len(rows) > 12:
         listed = details(f"Versions of {len(rows)} packages", listed)

@@ -172,7 +172,10 @@ def test_only_losses(tmp_path):
     run.describe("running")
     run.append("metrics.jsonl", run.training(1) + run.training(2))
     text = Page(render(read_run(tmp_path))).text
-    assert "Diagnosis loss" in text and "No macro AUROC was recorded in any round." in text
+    assert (
+        "Training loss diagnosis, mean over sites; thin: each site" in text
+        and "No macro AUROC was recorded in any round." in text
+    )
 
 
 def test_scores_that_could_not_be_computed_say_why(tmp_path):
