@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.evaluation.bootstrap import Statistic, WeightedMean, interval, mean_replicates, replicate
+from models.evaluation.bootstrap import FEWEST, Statistic, WeightedMean, interval, mean_replicates, replicate
 from models.evaluation.calibration import (
     calibration_error_floor,
     expected_calibration_error,
@@ -232,9 +232,8 @@ class _Estimate:
         if self.value is not None and self.replicates is not None and self.replicates.size:
             found = interval(self.replicates)
             reason = found.reason
-            # With one person in a class, every resample that keeps the class has that same person.
-            if self._one_person():
-                found, reason = None, "no interval: one class rests on a single patient"
+            if self._too_few():
+                found, reason = None, f"no interval: fewer than {FEWEST} patients in one class"
         return Result(
             metric=self.metric,
             finding=finding,
@@ -249,10 +248,10 @@ class _Estimate:
             left_out=found.left_out if found else 0,
         )
 
-    def _one_person(self) -> bool:
+    def _too_few(self) -> bool:
         if self.metric == "brier":
-            return sum(self.support.patients) < 2
-        return min(self.support.patients) < 2
+            return sum(self.support.patients) < FEWEST
+        return min(self.support.patients) < FEWEST
 
 
 class _Mean:

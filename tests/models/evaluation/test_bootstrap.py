@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from models.evaluation.bootstrap import WeightedMean, interval, mean_replicates, replicate, resamples
+from models.evaluation.bootstrap import FEWEST, WeightedMean, interval, mean_replicates, replicate, resamples
 from models.evaluation.metrics import Ranking
 
 TRUE_AUROC = 0.7602499389  # Phi(1 / sqrt(2)): unit-variance normals one apart
@@ -119,3 +119,19 @@ def test_copies_of_images_change_nothing():
     np.testing.assert_allclose(
         one, replicate([Ranking(scores, positive, rows=owner).auroc], 100, 50, seed=1)[0]
     )
+
+
+def test_few_positive_patients_are_where_the_interval_fails():
+    """Why ``FEWEST``: with three positives the nominal 95 % covers far less; with fifteen it holds."""
+
+    def share(positives: int) -> float:
+        hits = 0
+        for trial in range(200):
+            rng = np.random.default_rng(trial)
+            positive = np.arange(150) < positives
+            ranking = Ranking(rng.normal(size=150) + positive, positive)
+            found = interval(replicate([ranking.auroc], 150, 200, seed=trial)[0][0])
+            hits += found.low is not None and found.low <= TRUE_AUROC <= found.high
+        return hits / 200
+
+    assert share(FEWEST - 2) < 0.8 < 0.88 < share(3 * FEWEST)

@@ -121,15 +121,25 @@ def test_a_diverged_model_has_reasons_not_an_exception(cohort):
     assert "not finite" in gain["auroc_difference", "Pneumonia"].reason
 
 
-def test_single_patient_and_perfect_separation_have_no_interval():
-    y = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], np.int8)
-    p = y * 0.5 + 0.2
-    rows = by_name(evaluate(p, y, [1, 1, 2, 3], FINDINGS[:2], replicates=30))
+def test_few_patients_and_perfect_separation_have_no_interval():
+    y = np.zeros((40, 2), np.int8)
+    y[:8, 0] = 1
+    y[:8, 1] = 1
+    p = 0.2 + 0.5 * y + np.linspace(0, 0.1, 40)[:, None]
+    patients = np.arange(40) // 2 + 100  # eight positive images, four persons
+    rows = by_name(evaluate(p, y, patients, FINDINGS[:2], replicates=30))
     assert rows["auroc", "Edema"].value == 1
-    assert rows["auroc", "Edema"].reason == "no interval: one class rests on a single patient"
-    assert rows["auroc", "Pneumonia"].reason == "no interval: every resample gives the same value"
-    alone = by_name(evaluate(p, y, [5, 5, 5, 5], FINDINGS[:2], replicates=30))
-    assert alone["auroc", MACRO].value == 1 and alone["auroc", MACRO].low is None
+    assert rows["auroc", "Edema"].reason == "no interval: fewer than 5 patients in one class"
+    assert rows["brier", "Edema"].low is not None
+    y[8:10, 1] = 1
+    rows = by_name(evaluate(p, y, patients, FINDINGS[:2], replicates=200))
+    assert rows["auroc", "Pneumonia"].positive_patients == 5
+    assert rows["auroc", "Pneumonia"].low is not None
+    apart = by_name(evaluate(0.1 + 0.8 * y, y, patients, FINDINGS[:2], replicates=30))
+    assert apart["auroc", "Pneumonia"].reason == "no interval: every resample gives the same value"
+    alone = by_name(evaluate(p, y, np.full(40, 5), FINDINGS[:2], replicates=30))
+    assert alone["auroc", MACRO].value is not None and alone["auroc", MACRO].low is None
+    assert alone["brier", "Edema"].low is None
 
 
 def test_empty_set_of_images():
