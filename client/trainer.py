@@ -46,6 +46,17 @@ class Refused(Exception):
         self.refusal = Refusal(code, one_line(text))
 
 
+def pick_device(wish: str = "auto") -> str:
+    """Device name for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: ``cuda`` is asked for and there is none; training silently on the CPU would take for ever.
+    """
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda': torch sees no GPU here; check the driver, or use device 'cpu' or 'auto'")
+    return "cpu" if wish == "cpu" or not torch.cuda.is_available() else "cuda"
+
+
 @dataclass
 class Site:
     """What a trainer is given: its name, its store, its rows by split, and a folder of its own for state and ledgers."""

@@ -12,13 +12,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from client.ingest.keys import public_secret
 from client.ingest.layouts import LayoutError, load_layout
 from client.ingest.writer import StoreWriteError
 from client.policy import Policy
-from client.trainer import Site, SiteTrainer
+from client.trainer import Site, SiteTrainer, pick_device
 from models.config import ConfigError
 from models.studies.partition import PartitionError
 from models.studies.store import Store, StoreError
@@ -60,10 +58,9 @@ def _trainer(ask: Ask, run_config: dict[str, Any]) -> SiteTrainer:
                 mine = rows[ask.site]
             else:
                 raise ConfigError(f"site {ask.site!r}: this plan's sites are {', '.join(rows)}")
-            device = "cuda" if torch.cuda.is_available() else "cpu"
             folder = launched.out / ask.run / "sites" / ask.site
             policy = Policy(min_cell=launched.plan.evaluation.min_cell)
-            _warm[key] = SiteTrainer(Site(ask.site, store, mine, folder, policy, device))
+            _warm[key] = SiteTrainer(Site(ask.site, store, mine, folder, policy, pick_device()))
         return _warm[key]
 
 

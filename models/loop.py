@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -60,7 +60,10 @@ class LoopConfig:
 
     def steps_for(self, items: int) -> int:
         """Optimiser steps of one round on ``items`` training items."""
-        return self.steps if self.steps is not None else max(1, math.ceil(self.epochs * items / self.batch_size))
+        if self.steps is not None:
+            return self.steps
+        # Less a hair, because 1.1 epochs of 10 items are 11.000000000000002 items in binary.
+        return max(1, math.ceil(self.epochs * items / self.batch_size - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ def train(
     order = batches(len(view), cfg.batch_size, steps, objective.weights(view), stream(seed, *names, "order"))
     devices = [device] if device.type == "cuda" else []
     # Augmentation and dropout draw from the global generator: seed it for this round, give the old one back after.
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), _threads(cfg.threads):
         torch.manual_seed(stream_seed(seed, *names, "augment"))
         for index, chosen in enumerate(order):
             schedule = Schedule(round=round, rounds=rounds, step=index, steps=steps)
@@ -177,16 +180,31 @@ def train(
     return Trained(steps=steps, items=len(view), losses=losses_mean, seconds=time.perf_counter() - began)
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _finite(totals: dict[str, Tensor], steps: int) -> None:
     for name, value in totals.items():
         if not math.isfinite(float(value)):
             raise NonFiniteLoss(f"{name} is not finite within the first {steps} steps; lower lr or set clip_norm")
 
 
+def _tokens(p: Tensor) -> bool:
+    """Whether ``p`` is a token or a table of positions [1,n,D]."""
+    return p.ndim == 3 and p.shape[0] == 1
+
+
 def _optimizer(cfg: LoopConfig, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    # Biases, norms and tokens are not decayed: shrinking them regularises nothing (Goyal et al. 2017, section 5.3).
-    decayed = [p for p in parameters if p.ndim >= 2]
-    plain = [p for p in parameters if p.ndim < 2]
+    # Biases, norms and tokens are not decayed: shrinking them regularises nothing (Goyal et al. 2017).
+    decayed = [p for p in parameters if p.ndim >= 2 and not _tokens(p)]
+    plain = [p for p in parameters if p.ndim < 2 or _tokens(p)]
     groups = [{"params": decayed, "weight_decay": cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     if cfg.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=cfg.lr, momentum=cfg.momentum)

@@ -141,8 +141,11 @@ def execute(launched: Launch, courier: FlowerCourier, folder: RunFolder, resume:
         except Exception as error:
             text = str(error) if isinstance(error, RunFailed | NotEnoughSites | ValueError) else ""
             folder.finish("failed", error=text or f"{type(error).__name__}: see the run's log", peak_memory_mb=memory.mb)
-            write_report(folder.path)
             log.error("failed: %s", text or type(error).__name__)
+            try:
+                write_report(folder.path)
+            except Exception:
+                log.exception("the report of the failed run could not be written")
             raise
     folder.finish("completed", peak_memory_mb=memory.mb, **summary)
     report = write_report(folder.path)

@@ -31,7 +31,7 @@ from strategies.plan import RunConfig
 VERSIONS = ("fedcxr", "torch", "flwr", "numpy", "kornia", "pyarrow", "safetensors", "pydantic")
 
 
-_OF_ROUND = ("seconds", "steps", "update_norm", "bytes_up", "bytes_down")
+_OF_ROUND = ("seconds", "seconds_judge", "steps", "update_norm", "bytes_up", "bytes_down")
 
 
 def now() -> str:

@@ -173,11 +173,14 @@ class Run:
             combined = self._round(phase, number, first + number - 1)
             failed = 0 if combined else failed + 1
             self.done = first + number - 1
+            judging = time.perf_counter()
             self._judge(phase, number)
+            judged = time.perf_counter() - judging
             self._checkpoint(phase, number)
             seconds = time.perf_counter() - began
             self.clock["rounds"] += seconds
             self._line(phase, number, "federated", "central", Result("seconds", None, seconds, n=1))
+            self._line(phase, number, "federated", "central", Result("seconds_judge", None, judged, n=1))
             if failed >= self.plan.federation.max_failed_rounds:
                 raise RunFailed(
                     f"{failed} rounds in a row missed the quorum ({self.plan.federation.quorum:.0%} of "

@@ -29,7 +29,7 @@ import tomli_w
 from models.config import ConfigError
 from server.folder import RunFolder, new_run_id
 from server.quiet import QUIET
-from strategies.code import ROOT
+from strategies.code import PACKAGES, ROOT
 from strategies.launch import launch
 
 HEALTH_SECONDS = 60.0
@@ -97,9 +97,21 @@ def simulate(
     values = {**run_config, "out": str(launched.out), "run": run, "resume": resume}
     folder = RunFolder(launched.out / run)
     with _superlink(launched.out / "logs" / f"{run}.log") as flower:
-        flower_id = flower.start_run(app, values, workers)
+        flower_id = flower.start_run(_staged(app, flower.home), values, workers)
         results = _wait(flower, flower_id, folder, on_change)
     return Simulated(folder.path, results, time.monotonic() - began)
+
+
+def _staged(app: Path, home: Path) -> Path:
+    """A copy of what the bundle needs. Flower looks at every file below the folder it bundles, also at the tens of
+    thousands of a virtual environment that lies in a checkout; the copy takes milliseconds, that look takes seconds.
+    """
+    stage = home / "fedcxr"
+    unneeded = shutil.ignore_patterns("__pycache__", "*.pyc")
+    for name in (*PACKAGES, "configs"):
+        shutil.copytree(app / name, stage / name, ignore=unneeded)
+    shutil.copy(app / "pyproject.toml", stage)
+    return stage
 
 
 def _wait(

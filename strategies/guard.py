@@ -9,6 +9,7 @@ What it does not do: it cannot tell a subtly poisoned update of ordinary size fr
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from models.config import ConfigError, config
 from strategies.messages import Answer, Code, ProtocolError, Refusal
-from strategies.wire import from_wire
+from strategies.wire import from_wire, travels
 
 
 @config
@@ -24,8 +25,8 @@ class GuardConfig:
     """Limits that hold for every site alike.
 
     max_update_norm: largest L2 norm of (reply - sent) over all tensors; 0 for no cap.
-    max_examples: largest believable count where the site's own registered size is not known.
-    examples_slack: how far a count may exceed epochs x registered training examples.
+    max_examples: largest believable count, whatever the site said of itself when it joined.
+    examples_slack: factor by which a count may exceed the site's registered training examples.
     """
 
     max_update_norm: float = 0.0
@@ -37,11 +38,13 @@ class GuardConfig:
             raise ConfigError(f"max_update_norm {self.max_update_norm}: a norm cap is positive, or 0 for none")
         if self.max_examples < 1:
             raise ConfigError(f"max_examples {self.max_examples}: at least 1")
+        if self.examples_slack < 1:
+            raise ConfigError(f"examples_slack {self.examples_slack}: at least 1, or honest counts fail")
 
 
 def update_norm(reply: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> float:
     """L2 norm of the whole update, in float64."""
-    total = sum(float((reply[n].double() - sent[n].double()).square().sum()) for n in sent)
+    total = sum(float((reply[n].double() - sent[n].double()).square().sum()) for n in sorted(sent))
     return math.sqrt(total)
 
 
@@ -50,25 +53,25 @@ def inspect(
 ) -> tuple[dict[str, Tensor], float] | Refusal:
     """The reply's tensors (shapes and dtypes of ``sent``) with the norm of its update, or why it is refused.
 
-    registered: most examples this site can have used this round, where known.
+    registered: training examples the site said it has when it joined, where known.
     """
     count = answer.examples
-    top = limits.max_examples if registered is None else math.ceil(registered * limits.examples_slack)
+    top = limits.max_examples
+    if registered is not None:
+        top = min(top, math.ceil(registered * limits.examples_slack))
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= top:
-        return Refusal(Code.EXAMPLES, f"{count!r} examples claimed; allowed is a whole number from 1 to {top}")
+        text = f"{reprlib.repr(count)} examples claimed; allowed is a whole number from 1 to {top}"
+        return Refusal(Code.EXAMPLES, text)
     missing, extra = sorted(sent.keys() - answer.tensors.keys()), sorted(answer.tensors.keys() - sent.keys())
     if missing or extra:
-        first = (missing or extra)[0]
-        return Refusal(Code.NAMES, f"{len(missing)} tensors missing and {len(extra)} unasked for, first {first!r}")
+        first = reprlib.repr((missing or extra)[0])
+        text = f"{len(missing)} tensors missing and {len(extra)} unasked for, first {first}"
+        return Refusal(Code.NAMES, text)
     for name, reference in sent.items():
         array = answer.tensors[name]
         if array.shape != (tuple(reference.shape) or (1,)):
             return Refusal(Code.SHAPE, f"{name}: shape {array.shape}, sent {tuple(reference.shape)}")
-        if name in answer.bf16:
-            fits = array.dtype == "uint16"
-        else:
-            fits = array.dtype in ("float32", "float16")
-        if not fits:
+        if not travels(array, name in answer.bf16):
             return Refusal(Code.DTYPE, f"{name}: dtype {array.dtype} does not travel; see the wire contract")
     try:
         tensors = from_wire(answer.tensors, answer.bf16, sent)

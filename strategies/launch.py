@@ -47,10 +47,27 @@ def overrides_of(run_config: Mapping[str, Any]) -> dict[str, Any]:
         dotted, sign, text = part.partition("=")
         if not sign:
             raise ConfigError(f"set {part!r}: expected key=value, several separated by ';'")
-        out[dotted.strip()] = yaml.safe_load(text)
-    if int(run_config.get("seed", -1)) >= 0:
-        out["seed"] = int(run_config["seed"])
+        if dotted.strip() in out:
+            raise ConfigError(f"set {dotted.strip()}: stands twice")
+        try:
+            out[dotted.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"set {part!r}: the value is not valid YAML") from None
+    seed = _whole(run_config, "seed")
+    if seed >= 0:
+        if "seed" in out:
+            raise ConfigError(f"seed {seed} and set seed={out['seed']}: give one of the two")
+        out["seed"] = seed
     return out
+
+
+def _whole(run_config: Mapping[str, Any], key: str) -> int:
+    """The whole number under ``key``; -1, for "as the YAML says", if it is absent."""
+    try:
+        return int(run_config.get(key, -1))
+    except (TypeError, ValueError):
+        text = f"{key} {run_config[key]!r}: expected a whole number, or -1 for what the YAML says"
+        raise ConfigError(text) from None
 
 
 def launch(run_config: Mapping[str, Any]) -> Launch:
@@ -64,10 +81,12 @@ def launch(run_config: Mapping[str, Any]) -> Launch:
             raise ConfigError(unknown_key(key, key, list(KEYS)))
     path = find_config(str(run_config.get("config", "configs/runs/phantom.yaml")))
     overrides = overrides_of(run_config)
-    rounds = int(run_config.get("rounds", -1))
+    rounds = _whole(run_config, "rounds")
     if rounds >= 0:
-        phases = load_run(path, overrides).phases
-        overrides |= {f"phases.{i}.rounds": rounds for i in range(len(phases))}
+        of_phases = {f"phases.{i}.rounds": rounds for i in range(len(load_run(path, overrides).phases))}
+        for dotted in of_phases.keys() & overrides.keys():
+            raise ConfigError(f"rounds {rounds} and set {dotted}={overrides[dotted]}: give one of the two")
+        overrides |= of_phases
     plan = load_run(path, overrides)
     out = Path(str(run_config.get("out") or os.environ.get("FEDCXR_OUT") or Path.home() / "fedcxr-runs")).expanduser()
     if not out.is_absolute():

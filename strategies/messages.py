@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
+import types
+import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -82,7 +85,7 @@ class Ask:
     code_hash: str
     phase: str = ""
     round: int = 0
-    cohort: str = ""  # which comparison arm's model this is; keeps its random streams apart from no other arm's
+    cohort: str = ""  # which comparison arm's model this is; random streams do not depend on it
     model: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
@@ -135,9 +138,10 @@ def from_fields(cls: type, values: Any, tensors: dict[str, np.ndarray]) -> Any:
             raise ProtocolError(
                 f"protocol {values.get('protocol')!r}, this side speaks {PROTOCOL}; install the same release on both"
             )
+        _check_types(cls, values)
         for name in ("components", "keep", "bf16"):
             if name in values:
-                values[name] = tuple(str(v) for v in values[name])
+                values[name] = tuple(values[name])
         if cls is Ask:
             values["kind"] = Kind(values["kind"])
         else:
@@ -149,6 +153,34 @@ def from_fields(cls: type, values: Any, tensors: dict[str, np.ndarray]) -> Any:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ProtocolError(f"not a well-formed {cls.__name__.lower()} ({type(error).__name__})") from None
+
+
+def _check_types(cls: type, values: dict[str, Any]) -> None:
+    hints = typing.get_type_hints(cls)
+    for name, value in values.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise ProtocolError(f"{cls.__name__.lower()}.{name}: not a value of the contract's type or range")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value can stand for ``kind``: lists for tuples, objects for dataclasses, no NaN."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, k) for k in typing.get_args(kind))
+    plain, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if plain is Any:
+        return True
+    if dataclasses.is_dataclass(plain):
+        hints = typing.get_type_hints(plain)
+        return isinstance(value, dict) and all(_fits(v, hints.get(name, Any)) for name, v in value.items())
+    if plain is tuple:
+        return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
+    if plain is dict:
+        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
+    if plain is int or (plain is float and isinstance(value, int)):
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+    if plain is float:
+        return isinstance(value, float) and math.isfinite(value)
+    return isinstance(value, str if issubclass(plain, str) else plain)
 
 
 def pack(message: Ask | Answer) -> bytes:

@@ -127,6 +127,8 @@ class Simulation:
     imports: tuple[LayoutData, ...] = ()
     store: bool = False
     short_side: int = 512
+    views: tuple[Literal["PA", "AP", "LATERAL", "UNKNOWN"], ...] = ("PA", "AP", "UNKNOWN")
+    """Only films of these views take part; by default no lateral."""
     partition: Partition = Partition()
     fractions: dict[Literal["train", "validation", "test"], float] = field(
         default_factory=lambda: {"train": 0.7, "validation": 0.3, "test": 0.0}
@@ -138,6 +140,8 @@ class Simulation:
             raise ConfigError(
                 f"phantom, imports, store: give exactly one source of images; given: {', '.join(given) or 'none'}"
             )
+        if not self.fractions.get("train"):
+            raise ConfigError(f"fractions {self.fractions}: 'train' needs a share, or nothing is learnt")
         if abs(sum(self.fractions.values()) - 1) > 1e-6 or min(self.fractions.values()) < 0:
             raise ConfigError(f"fractions {self.fractions}: must not be negative and must sum to 1")
 
@@ -168,6 +172,20 @@ class RunConfig:
             raise ConfigError(f"arms {list(self.arms)}: 'federated' is missing; the other arms are compared with it")
         if "pooled" in self.arms and self.simulation is None:
             raise ConfigError("arms 'pooled' and no 'simulation': patients of real hospitals are never pooled")
+        heads: dict[str, Phase] = {}
+        for phase in self.phases:
+            first = heads.setdefault(phase.objective.name, phase)
+            if getattr(first.objective, "findings", None) != getattr(phase.objective, "findings", None):
+                raise ConfigError(
+                    f"phases.{first.name}.objective.findings and phases.{phase.name}.objective.findings: "
+                    f"differ, but both train head {phase.objective.name!r}; list the same in the same order"
+                )
+        split = self.evaluation.split
+        if self.simulation and not self.simulation.fractions.get(split):
+            raise ConfigError(
+                f"evaluation.split {split!r} and simulation.fractions {self.simulation.fractions}: "
+                f"no patient is in that split; give it a share"
+            )
         for phase in self.phases:
             size, patch = getattr(phase.objective, "size", None), getattr(self.model.vision, "patch", 1)
             if size and size % patch:

@@ -41,7 +41,7 @@ def site_rows(launched: Launch, store: Store) -> dict[str, dict[str, np.ndarray]
     """Rows of the store by site and split: ``rows["north"]["train"]``. Patient-disjoint twice over."""
     simulation = launched.plan.simulation
     splits = store.split(simulation.fractions)
-    sites = partition(store, simulation.partition)
+    sites = partition(store, simulation.partition, store.where(view=simulation.views))
     return {
         site: {name: rows[splits[rows] == name] for name in simulation.fractions} for site, rows in sorted(sites.items())
     }

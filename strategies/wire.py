@@ -31,11 +31,17 @@ def to_wire(tensors: Mapping[str, Tensor], dtype: str = "float32") -> tuple[dict
     return arrays, tuple(arrays) if dtype == "bfloat16" else ()
 
 
+def travels(array: np.ndarray, is_bf16: bool) -> bool:
+    """Whether ``array`` has a dtype of the contract: uint16 for a bfloat16 view, else float32 or float16."""
+    return array.dtype == "uint16" if is_bf16 else array.dtype in ("float32", "float16")
+
+
 def from_wire(arrays: Mapping[str, np.ndarray], bf16: tuple[str, ...], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors with the shapes and dtypes of ``like``.
 
     Raises:
-        ProtocolError: other names than ``like``, or a shape that is not the reference's.
+        ProtocolError: other names than ``like``, a shape that is not the reference's, or a dtype that does
+            not travel.
     """
     if arrays.keys() != like.keys():
         odd = sorted(arrays.keys() ^ like.keys())
@@ -45,6 +51,8 @@ def from_wire(arrays: Mapping[str, np.ndarray], bf16: tuple[str, ...], like: Map
         array = arrays[name]
         if array.shape != (tuple(reference.shape) or (1,)):
             raise ProtocolError(f"{name}: shape {array.shape}, this model has {tuple(reference.shape)}")
+        if not travels(array, name in bf16):
+            raise ProtocolError(f"{name}: dtype {array.dtype} does not travel; see the wire contract")
         tensor = torch.from_numpy(array.copy())
         if name in bf16:
             tensor = tensor.view(torch.bfloat16)

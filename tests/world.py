@@ -78,3 +78,23 @@ def plan_values(**changes) -> dict:
 def write_plan(path: Path, **changes) -> Path:
     path.write_text(yaml.safe_dump(plan_values(**changes)))
     return path
+
+
+def federate(folder: Path, store: Path, client=None, nodes: int = 3, **changes):
+    """Run the plan through the real ServerApp code on an in-process grid; returns the run folder.
+
+    The run's failure is raised, after it was written down.
+    """
+    from client.app import carry
+    from server.app import FlowerCourier, execute
+    from server.folder import RunFolder
+    from strategies.launch import launch
+    from tests.inprocess import InProcessGrid
+
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"config": str(write_plan(folder / "plan.yaml", **changes)), "data": str(store), "out": str(folder / "out")}
+    launched = launch(values)
+    grid = InProcessGrid(client or carry, nodes, values)
+    run = RunFolder.create(folder / "out" / "run", launched.plan)
+    execute(launched, FlowerCourier(grid), run)
+    return run
