@@ -19,8 +19,8 @@ from models.evaluation.metrics import Floats
 LEVEL = 0.95
 FEWEST = 5
 """Patients of a class below which no interval is given: too few values to resample. Coverage of the
-nominal 95 %, measured for AUROC with k positive among 300 patients: k=2 50 %, 3 70 %, 5 86 %, 8 90 %, 10 91 %,
-15 94 %."""
+nominal 95 %, measured for AUROC with k positive among 300 patients: k=2 50 %, 3 70 %, 5 86 %, 8 90 %,
+10 91 %, 15 94 %."""
 
 CELLS = 1 << 19
 """Patients times resamples handled at once: 4 MiB of weights, about what a core's cache holds."""
