@@ -80,7 +80,11 @@ class Journal:
         Raises:
             StoreWriteError: when the disk is full or read-only.
         """
-        line = encode(value) + b"\n"
+        self.append_text(encode(value))
+
+    def append_text(self, text: bytes) -> None:
+        """Like ``append``, for an object that is JSON already."""
+        line = text + b"\n"
         try:
             write_at(self._handle, line, self.size)
         except OSError as error:

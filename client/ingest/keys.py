@@ -37,7 +37,11 @@ def keyed(secret: bytes, *parts: str) -> str:
         raise SecretError(
             f"the secret has {len(secret)} bytes; at least 16 are needed (site_secret makes 32)"
         )
-    message = b"".join(len(raw).to_bytes(8, "big") + raw for raw in (part.encode() for part in parts))
+    message = bytearray()
+    for part in parts:
+        raw = part.encode()
+        message += len(raw).to_bytes(8, "big")
+        message += raw
     return hmac.digest(secret, message, "sha256").hex()[:KEY_LENGTH]
 
 

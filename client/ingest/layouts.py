@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,12 +166,16 @@ class Labels:
         Raises:
             BadRow: a term or cell that the layout does not know.
         """
-        states = self._from_columns(row, columns) if columns else self._from_terms(row)
-        return {
-            label_column(finding): int(Label[state.upper()])
-            for finding, state in states.items()
-            if state != "unmentioned"
-        }
+        if columns:
+            return _codes(self._from_columns(row, columns))
+        cell = row.get(self.column, "").strip() if self.column else ""
+        if cell not in self._known_cells:  # a set has few different cells
+            self._known_cells[cell] = _codes(self._from_terms(cell))
+        return self._known_cells[cell]
+
+    @cached_property
+    def _known_cells(self) -> dict[str, dict[str, int]]:
+        return {}
 
     def _from_columns(self, row: dict[str, str], columns: dict[str, str]) -> dict[str, State]:
         states: dict[str, State] = {}
@@ -182,8 +186,7 @@ class Labels:
             states[finding] = self.values[cell]
         return states
 
-    def _from_terms(self, row: dict[str, str]) -> dict[str, State]:
-        cell = row.get(self.column, "").strip() if self.column else ""
+    def _from_terms(self, cell: str) -> dict[str, State]:
         if not cell and "" not in self.terms:
             return {}
         terms = [term.strip() for term in cell.split(self.separator)] if self.separator else [cell]
@@ -322,8 +325,9 @@ class Manifest:
             BadRow: a path that leaves the folder, or an empty one.
         """
         identity = self._relative(self.layout.image[0], row)
-        for template in self.layout.image:
-            parent, _, name = self._relative(template, row).rpartition("/")
+        for place, template in enumerate(self.layout.image):
+            relative = self._relative(template, row) if place else identity
+            parent, _, name = relative.rpartition("/")
             for folder in self._folders(parent):
                 path = f"{folder}/{name}"
                 if os.path.isfile(path):
@@ -404,13 +408,16 @@ class Manifest:
                 f"the file has: {', '.join(self.header) or 'no header'}"
             )
 
-    def _fill(self, template: str, row: dict[str, str]) -> str:
-        return _TEMPLATE.sub(lambda match: row.get(match[1], "").strip(), template).strip()
+    def _fill(self, template: str, row: dict[str, str], needed: bool = False) -> str:
+        """``template`` with the row's cells in it; ``needed``: an empty cell makes the row bad."""
+        parts = _split(template)
+        filled = [row.get(part, "").strip() if i % 2 else part for i, part in enumerate(parts)]
+        if needed and not all(filled[1::2]):
+            raise BadRow("image")
+        return "".join(filled).strip()
 
     def _relative(self, template: str, row: dict[str, str]) -> str:
-        if not all(row.get(name, "").strip() for name in _TEMPLATE.findall(template)):
-            raise BadRow("image")
-        path = os.path.normpath(self._fill(template, row).replace("\\", "/"))
+        path = os.path.normpath(self._fill(template, row, needed=True).replace("\\", "/"))
         if path.startswith(("/", "../")) or path in (".", "..") or "\0" in path:
             raise BadRow("image")
         return path
@@ -425,6 +432,21 @@ class Manifest:
             found = sorted(self.folder.glob(parent)) if "*" in parent else [self.folder / parent]
             self._known_folders[parent] = [str(folder) for folder in found]
         return self._known_folders[parent]
+
+
+@lru_cache
+def _split(template: str) -> list[str]:
+    """Texts and column names of a template, in turn."""
+    return _TEMPLATE.split(template)
+
+
+def _codes(states: dict[str, State]) -> dict[str, int]:
+    """States as the store's columns; what is unmentioned is left out."""
+    return {
+        label_column(finding): int(Label[state.upper()])
+        for finding, state in states.items()
+        if state != "unmentioned"
+    }
 
 
 def _day(day: Day | None, row: dict[str, str]) -> tuple[int | None, datetime.date | None]:

@@ -52,8 +52,8 @@ class Pool:
 
     ``function(task) -> (answer, data)``: a JSON-ready dict each way, and an array or None. A worker that
     dies, or takes longer than ``seconds`` for one task, is replaced, and the task is answered with
-    ``{"code": ...}`` (``crashed``, ``time_limit``). ``memory_bytes`` limits a worker's address space; past it,
-    ``function`` meets MemoryError.
+    ``{"code": ...}`` (``crashed``, ``time_limit``). ``memory_bytes`` limits a worker's address space; past
+    it, ``function`` meets MemoryError.
 
     Raises:
         PoolError: from ``map``, when workers cannot start: that says nothing about the files.
@@ -170,7 +170,7 @@ class _Worker:
         if not self.started:
             raise PoolError(
                 f"a worker process for {function} did not start; "
-                f"try python -c 'import {function.split(':')[0]}', and see that memory and processes are to be had"
+                f"try python -c 'import {function.split(':')[0]}', and see that there is memory left"
             )
 
     def give(self, task: Task, number: int) -> None:

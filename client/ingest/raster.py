@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import warnings
 from typing import Any
 
@@ -19,15 +20,14 @@ from models.studies.resize import short_side_to
 
 FORMATS = ("PNG", "JPEG")
 GREY_SPREAD = 16
-CHROMA = 7
-"""For JPEG, judged in its own colour space: more than 7 in Cb or Cr is a spread of more than 16 in RGB."""
+"""A pixel is coloured when red or blue is further than this from green; JPEG leaves smaller differences."""
 GREY_SHARE = 0.001
 WINDOW = (0.1, 99.9)
 PREPROCESSING: dict[str, Any] = {
     "decoder": "pillow",
     "orientation": "exif",
     "resize": "area",
-    "colour": {"spread": GREY_SPREAD, "chroma": CHROMA, "share": GREY_SHARE, "grey": "luma"},
+    "colour": {"spread": GREY_SPREAD, "share": GREY_SHARE, "grey": "luma"},
     "window_16_bit": {"low_percentile": WINDOW[0], "high_percentile": WINDOW[1]},
 }
 """How this module makes pixels: goes into the store, which refuses to mix two ways."""
@@ -76,12 +76,13 @@ def read_bytes(path: str, max_bytes: int) -> bytes:
     """
     try:
         with open(path, "rb", buffering=0) as file:
-            raw = file.read(max_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            raw = file.read(size) if size <= max_bytes else b""
     except FileNotFoundError:
         raise Rejected(Reason.MISSING_FILE) from None
     except OSError:
         raise Rejected(Reason.UNREADABLE_IMAGE) from None
-    if len(raw) > max_bytes:
+    if size > max_bytes:
         raise Rejected(Reason.TOO_LARGE)
     return raw
 
@@ -128,46 +129,33 @@ def _open(raw: bytes, min_side: int, max_pixels: int) -> Image.Image:
 
 def _grey(image: Image.Image) -> np.ndarray:
     """uint8 [H, W], upright."""
-    if image.format == "JPEG" and image.mode == "RGB" and _holds_luma(image):
-        image.draft("YCbCr", None)  # no way to RGB and back
     image.load()
     if image.getexif().get(_ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode == "L":
         return np.asarray(image)
-    if image.mode == "YCbCr":
-        return _grey_of_luma(np.asarray(image))
     if image.mode.startswith("I"):
         return _to_8_bit(np.asarray(image))
     if image.mode in ("RGB", "RGBA"):
-        return _grey_of_channels(image)
+        return _grey_of_channels(np.asarray(image))
     if image.mode in ("1", "P", "LA"):
-        return _grey_of_channels(image.convert("RGBA"))
+        return _grey_of_channels(np.asarray(image.convert("RGBA")))
     raise Rejected(Reason.NOT_GREY)
 
 
-def _holds_luma(image: Image.Image) -> bool:
-    """Whether a JPEG surely holds luma and chroma; one with Adobe's marker or other component ids may not."""
-    return "adobe_transform" not in image.info and [layer[0] for layer in image.layer] == [1, 2, 3]
-
-
-def _grey_of_luma(channels: np.ndarray) -> np.ndarray:
-    grey = cv2.inRange(channels, (0, 128 - CHROMA, 128 - CHROMA), (255, 128 + CHROMA, 128 + CHROMA))
-    if grey.size - cv2.countNonZero(grey) > GREY_SHARE * grey.size:
-        raise Rejected(Reason.NOT_GREY)
-    return cv2.extractChannel(channels, 0)
-
-
-def _grey_of_channels(image: Image.Image) -> np.ndarray:
-    """Luma of an image whose channels agree but for small differences; a coloured mark is not small."""
-    channels = np.asarray(image)
+def _grey_of_channels(channels: np.ndarray) -> np.ndarray:
+    """Luma of an RGB or RGBA image whose channels agree but for few or small differences."""
     if channels.shape[2] == 4 and channels[..., 3].min() < 255:
         raise Rejected(Reason.NOT_GREY)  # what shows through is not in the file
     red, green, blue = cv2.split(channels)[:3]
-    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
-    if np.count_nonzero(spread > GREY_SPREAD) > GREY_SHARE * spread.size:
+    spread = cv2.max(cv2.absdiff(red, green), cv2.absdiff(blue, green))
+    _, largest, _, _ = cv2.minMaxLoc(spread)
+    if largest == 0:
+        return green
+    coloured = np.count_nonzero(spread > GREY_SPREAD) if largest > GREY_SPREAD else 0
+    if coloured > GREY_SHARE * spread.size:
         raise Rejected(Reason.NOT_GREY)
-    return np.asarray(image.convert("L"))
+    return cv2.cvtColor(channels, cv2.COLOR_RGBA2GRAY if channels.shape[2] == 4 else cv2.COLOR_RGB2GRAY)
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:

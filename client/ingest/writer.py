@@ -150,7 +150,7 @@ class StoreWriter:
     def differs(self, row: Mapping[str, Any]) -> bool:
         """Whether the store holds this image with other values than ``row`` has (a label was edited, say)."""
         known = self._images.get(row["image"])
-        return known is not None and known.row != _fingerprint(check_row(row, self._label_columns))
+        return known is not None and known.row != zlib.crc32(encode(check_row(row, self._label_columns)))
 
     def add(self, row: Mapping[str, Any], pixels: np.ndarray) -> None:
         """Commit one image with its row.
@@ -172,16 +172,17 @@ class StoreWriter:
         data = check_pixels(pixels, self.short_side)
         if self._end and self._end + len(data) > self._shard_bytes:
             self._open_shard(self._shard + 1)
-        known = _Known(values["digest"], _fingerprint(values))
+        text = encode(values)
+        known = _Known(values["digest"], zlib.crc32(text))
         height, width = pixels.shape
-        values.update(shard=self._shard, offset=self._end, height=height, width=width)
-        values.update(crc=zlib.crc32(data), row=known.row)
+        place = {"shard": self._shard, "offset": self._end, "height": height, "width": width}
+        place |= {"crc": zlib.crc32(data), "row": known.row}
         try:
             write_at(self._shard_handle, data, self._end)
         except OSError as error:
             os.ftruncate(self._shard_handle, self._end)
             raise write_failure(error, self._shard_path(self._shard)) from None
-        self._journal.append(values)
+        self._journal.append_text(text[:-1] + b"," + encode(place)[1:])
         self._end += len(data)
         self._images[values["image"]] = known
         self._digests[values["digest"]] = values["patient"]
@@ -410,10 +411,6 @@ class StoreWriter:
             temporary.unlink(missing_ok=True)
             raise write_failure(error, self.path / name) from None
         self._publish(temporary, name)
-
-
-def _fingerprint(values: Mapping[str, Any]) -> int:
-    return zlib.crc32(encode(values))
 
 
 def _same_header(stored: dict[str, Any], given: dict[str, Any]) -> None:

@@ -207,6 +207,10 @@ class Store:
             out.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        if self._cache == self.path / "derived":  # a folder given by the caller may serve several stores
+            for old in self._cache.glob(f"{size}-{fit}-*.u8"):
+                if old != target:  # of this store before it grew; whoever has it open keeps it
+                    old.unlink(missing_ok=True)
 
     def _shard(self, number: int) -> np.ndarray:
         if number not in self._shards:

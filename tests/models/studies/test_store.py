@@ -124,6 +124,18 @@ def test_a_half_made_resized_file_is_made_again(make_store: Callable[..., Store]
     np.testing.assert_array_equal(Store.open(store.path).resized(32), good)
 
 
+def test_resized_files_of_a_store_that_grew_are_removed(make_store: Callable[..., Store]) -> None:
+    store = make_store(pictures(2))
+    before = store.resized(32)
+    store.resized(16)
+    about = json.loads((store.path / "store.json").read_text())
+    (store.path / "store.json").write_text(json.dumps({**about, "note": 1}))
+    grown = Store.open(store.path)
+    np.testing.assert_array_equal(grown.resized(32), before)
+    names = sorted(file.name for file in (store.path / "derived").glob("*.u8"))
+    assert names == [f"16-crop-{store.digest[:16]}.u8", f"32-crop-{grown.digest[:16]}.u8"]
+
+
 def test_resized_goes_to_another_cache(write: Callable[..., Path], tmp_path: Path) -> None:
     path = write(pictures(2))
     Store.open(path, cache=tmp_path / "cache").resized(16)
