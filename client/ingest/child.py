@@ -50,8 +50,8 @@ def main() -> None:
 def _read(descriptor: int, config: ReadConfig) -> Reading | Refused:
     try:
         with open(descriptor, "rb") as file:
-            # One byte more than allowed shows a file that grew after the parent measured it.
-            data = file.read(config.limits.file_bytes + 1)
+            # At most one byte more than allowed: that shows a file that grew after the parent measured it.
+            data = file.read(min(os.fstat(descriptor).st_size, config.limits.file_bytes + 1))
         return read(data, config)
     except MemoryError:
         return Refused(Reason.MEMORY_LIMIT)

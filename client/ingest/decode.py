@@ -32,6 +32,8 @@ from client.ingest.refusal import Refusal
 from client.ingest.voi import Rescale, read_modality, read_voi
 from models.config import config
 
+_SAMPLED_ROWS = 4
+
 
 @config
 class DecodeConfig:
@@ -104,26 +106,38 @@ def _greys(
 ) -> tuple[grey.Greys, list[str], list[str]]:
     """(table, notes, flags for review)"""
     dataset = source.dataset
-    counts = grey.histogram(stored)
-    levels = grey.levels_of(len(counts), shift=layout.shift, bits=layout.stored, signed=layout.signed)
     modality, notes = read_modality(dataset, signed=layout.signed, little=source.little)
     vois, voi_notes = read_voi(dataset, signed=layout.signed, little=source.little)
     slope = modality.slope if isinstance(modality, Rescale) else 1.0
     polarity = decide(layout.photometric, read_shape(dataset), slope)
+    levels = grey.levels_of(shift=layout.shift, bits=layout.stored, signed=layout.signed)
     padding = _padding(dataset, levels, layout)
-    greys = grey.grey_table(
-        levels,
-        counts,
-        padding=padding,
-        modality=modality,
-        vois=vois,
-        polarity=polarity,
-        intensity=intensity,
-    )
+    # With a VOI transformation from the header the counts only guard against nonsense; a quarter of them
+    # will do, and counting is half the cost of an uncompressed image. If it turns out to be useless, all
+    # are counted.
+    for step in (1,) if grey.needs_every_pixel(vois, intensity) else (_SAMPLED_ROWS, 1):
+        words = grey.histogram(stored, step)
+        counts = words.reshape(-1, len(levels)).sum(axis=0)
+        try:
+            greys = grey.grey_table(
+                levels,
+                counts,
+                padding=padding,
+                modality=modality,
+                vois=vois,
+                polarity=polarity,
+                intensity=intensity,
+            )
+        except Refusal:
+            if step == 1:
+                raise
+            continue
+        if greys.applied["voi"] != "none":
+            break
     if padding.any():
         greys.applied["padding_share"] = round(float(counts[padding].sum() / counts.sum()), 4)
     review = list(polarity.flags)
-    if _unused_bits_set(counts, layout):
+    if _unused_bits_set(words, layout):
         # Old overlays live there, and so do the true values where Bits Stored is wrong. The standard says
         # to drop these bits; unless an overlay explains them, someone should look.
         notes.append("unused_bits_dropped")
@@ -153,7 +167,7 @@ def _padding(dataset: Dataset, levels: np.ndarray, layout: Layout) -> np.ndarray
 
 
 def _unused_bits_set(counts: np.ndarray, layout: Layout) -> bool:
-    """Whether a word has bits outside the stored ones that no sign extension explains."""
+    """Whether a counted word has bits outside the stored ones that no sign extension explains."""
     words = np.flatnonzero(counts)
     low, high = layout.shift, layout.shift + layout.stored
     inside = words & (((1 << layout.stored) - 1) << low)

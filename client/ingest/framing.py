@@ -14,7 +14,7 @@ from client.ingest.codes import Reason
 from client.ingest.refusal import Refusal
 from models.config import config
 
-_EXACT_SIDE = 1024  # images up to here are searched for borders pixel by pixel
+_EXACT_SIDE = 640  # images up to here are searched for borders pixel by pixel
 _MOST_ANISOTROPIC = 4.0
 
 
@@ -50,7 +50,7 @@ Box = tuple[int, int, int, int]
 def content_box(image: np.ndarray) -> Box | None:
     """Bounding box of the largest connected region above 0 of an 8-bit image; None if all is black.
 
-    Up to 1,024 pixels on the short side the region is found exactly. Larger images are searched on every
+    Up to 640 pixels on the short side the region is found exactly. Larger images are searched on every
     k-th pixel and the box is then grown to the exact edge: the result differs only for threads thinner than
     k pixels.
     """
@@ -109,8 +109,8 @@ _TURNS = {
     ("L", "H"): "flip",
     ("R", "H"): "turn180",
     ("F", "L"): "transpose",
-    ("F", "R"): "turn270",
-    ("H", "L"): "turn90",
+    ("F", "R"): "turn90",
+    ("H", "L"): "turn270",
     ("H", "R"): "transverse",
 }
 

@@ -57,8 +57,14 @@ class Greys:
     applied: dict[str, Any] = field(default_factory=dict)
 
 
-def histogram(stored: np.ndarray) -> np.ndarray:
-    """Exact counts (int64) of every uint8 or uint16 value."""
+def needs_every_pixel(vois: list[Lut | Window], intensity: Intensity) -> bool:
+    """Whether the grey table depends on the range or the statistics of the image, or on the header alone."""
+    return intensity.voi == "ignore" or intensity.window == "statistics" or not vois
+
+
+def histogram(stored: np.ndarray, step: int = 1) -> np.ndarray:
+    """Counts (int64) of every uint8 or uint16 value, exact for the rows looked at: every ``step``-th."""
+    stored = stored[::step]
     size = 256 if stored.dtype == np.uint8 else 65536
     counts = np.zeros(size, np.int64)
     rows = max(1, (_EXACT_IN_FLOAT32 - 1) // stored.shape[1])  # OpenCV counts in float32
@@ -68,14 +74,18 @@ def histogram(stored: np.ndarray) -> np.ndarray:
     return counts
 
 
-def levels_of(size: int, *, shift: int, bits: int, signed: bool) -> np.ndarray:
-    """The number that each stored word stands for: unused bits dropped, sign extended (PS3.5 8.1.1)."""
-    words = (np.arange(size) >> shift) & ((1 << bits) - 1)
-    return np.where(words >> (bits - 1), words - (1 << bits), words) if signed else words
+def levels_of(*, shift: int, bits: int, signed: bool) -> np.ndarray:
+    """The number that each stored word stands for: unused bits dropped, sign extended (PS3.5 8.1.1).
+
+    Only ``2 ** (shift + bits)`` words are listed: with the bits above dropped, the others repeat them.
+    """
+    stored = np.arange(1 << (shift + bits)) >> shift
+    return np.where(stored >> (bits - 1), stored - (1 << bits), stored) if signed else stored
 
 
 def look_up(stored: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """``table[stored]``, faster."""
+    """Grey of every word; a table shorter than the range of words repeats, as :func:`levels_of` does."""
+    table = np.tile(table, (256 if stored.dtype == np.uint8 else 65536) // len(table))
     if stored.dtype == np.uint8 or _WIDE_LUT:
         return cv2.LUT(np.ascontiguousarray(stored), table)
     return table[stored]

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag, Tag
 
 MAX_VALUE = 512
 """Longest value kept, in characters. PS3.5 allows 64 for most of these; exporters write more."""
@@ -146,6 +147,8 @@ _KEYWORD_OF = {
     if kind is str
 }
 
+_TAG_OF = {name: Tag(keyword) for name, keyword in _KEYWORD_OF.items()}
+
 KEYWORDS = tuple(_KEYWORD_OF.values())
 """DICOM keywords of the allow-list."""
 
@@ -155,8 +158,10 @@ def read_header(dataset: Dataset) -> Header:
     ``damaged``."""
     values: dict[str, Any] = {}
     damaged = []
-    for name, keyword in _KEYWORD_OF.items():
-        values[name], whole = _text(dataset, keyword)
+    for name, tag in _TAG_OF.items():
+        if tag not in dataset:
+            continue
+        values[name], whole = _text(dataset, tag)
         if not whole:
             damaged.append(name)
     values["view_codes"] = _codes(dataset, "ViewCodeSequence")
@@ -164,10 +169,10 @@ def read_header(dataset: Dataset) -> Header:
     return Header(**values, damaged=tuple(damaged[:MAX_ITEMS]))
 
 
-def _text(dataset: Dataset, keyword: str) -> tuple[str, bool]:
+def _text(dataset: Dataset, tag: BaseTag) -> tuple[str, bool]:
     """(the value as text, read whole?)"""
     try:
-        value = dataset.get(keyword)
+        value = dataset[tag].value
         if value is None:
             return "", True
         if isinstance(value, MultiValue):

@@ -17,7 +17,7 @@ import numpy as np
 _MARGIN = 0.25  # of each side
 _STROKE = 11  # pixels; strokes of letters are thinner, anatomy is not
 _BOLD, _FAINT = 70, 40  # grey levels above (or below) the surroundings
-_MOST_FAINT = 0.01  # of all pixels; where more stand out faintly the image is grainy, and faint writing is lost
+_MOST_FAINT = 0.01  # of all pixels; above, the image is grainy, and faint writing is lost in it
 _HEIGHTS = (5, 36)  # pixels at short side 512
 _MOST_OUTLINES = 800  # more are noise, not writing
 _LEAST_IN_ROW = 3

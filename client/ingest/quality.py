@@ -123,12 +123,12 @@ def chest_scores(small: np.ndarray) -> dict[str, float]:
     """
     trimmed = trim(small)
     ranks = _ranks(trimmed if min(trimmed.shape) >= _COARSE // 3 else small)
-    fits = [_BANK.fit(np.rot90(ranks, quarter)) for quarter in range(4)]
-    upright, inverted = fits[0]
+    fits, inverted = _BANK.fit(np.stack([np.rot90(ranks, quarter) for quarter in range(4)]))
+    upright = float(fits[0])
     return {
-        "inverted": inverted - upright,
-        "sideways": max(fits[1][0], fits[3][0]) - upright,
-        "upside_down": fits[2][0] - upright,
+        "inverted": float(inverted[0]) - upright,
+        "sideways": float(max(fits[1], fits[3])) - upright,
+        "upside_down": float(fits[2]) - upright,
         "chest": upright + symmetry(ranks) / 2,
     }
 
@@ -184,17 +184,17 @@ class _Bank:
             for apart, wide in ((0.17, 0.12), (0.2, 0.15), (0.23, 0.17))
             for tall in (0.22, 0.29, 0.36)
         ]
-        self._weights = np.stack([w.ravel() for _, w in drawn])
-        self._mass = self._weights.sum(axis=1)
-        self._drawings = np.stack([d.ravel() for d, _ in drawn]) * self._weights
+        self._weights = np.stack([w.ravel() for _, w in drawn]).astype(np.float32)
+        self._mass = self._weights.sum(axis=1, keepdims=True)
+        self._drawings = np.stack([d.ravel() for d, _ in drawn]).astype(np.float32) * self._weights
 
-    def fit(self, ranks: np.ndarray) -> tuple[float, float]:
-        """(best correlation, best correlation of the inverted image)"""
-        x = ranks.ravel()
+    def fit(self, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(best correlation, best correlation when inverted) of each of n images (n, 32, 32)."""
+        x = ranks.reshape(len(ranks), -1).T.astype(np.float32)
         mean = self._weights @ x / self._mass
         spread = self._weights @ (x * x) - self._mass * mean**2
-        r = (self._drawings @ x) / np.sqrt(np.maximum(spread, 1e-9))
-        return float(r.max()), float(-r.min())
+        r = (self._drawings @ x) / np.sqrt(np.maximum(spread, 1e-6))
+        return r.max(axis=0), -r.min(axis=0)
 
 
 def _draw(cx: float, cy: float, apart: float, wide: float, tall: float) -> tuple[np.ndarray, np.ndarray]:
