@@ -30,6 +30,15 @@ class Canvas:
         self.x = ((np.arange(width) - self._centre[0]) / self.scale).astype(np.float32)[None, :]
         self.y = ((np.arange(height) - self._centre[1]) / self.scale).astype(np.float32)[:, None]
 
+    def part(self, cx: float, cy: float, reach: float) -> tuple[tuple[slice, slice], Canvas]:
+        """A square of half side ``reach`` around a point: its box, and a canvas of just that box."""
+        rows, columns = self.box(cx, cy, reach)
+        part = object.__new__(Canvas)
+        part.x, part.y, part.scale = self.x[:, columns], self.y[rows], self.scale
+        part.height, part.width = len(part.y), part.x.shape[1]
+        part._centre = self._centre - (columns.start, rows.start)
+        return (rows, columns), part
+
     def zeros(self) -> np.ndarray:
         """float32 [H, W] of zeros."""
         return np.zeros((self.height, self.width), np.float32)
@@ -50,14 +59,13 @@ class Canvas:
         cv2.fillPoly(mask, [self.pixels(polygon)], level, cv2.LINE_AA, _SHIFT)
 
     def fill_each(self, mask: np.ndarray, polygons: np.ndarray, level: int) -> None:
-        """Paint polygons [M, N, 2] one over the other into a uint8 mask."""
-        for polygon in self.pixels(polygons):
-            cv2.fillPoly(mask, [polygon], level, cv2.LINE_AA, _SHIFT)
+        """Paint polygons [M, N, 2] into a uint8 mask; no two of them may overlap (the overlap would stay empty)."""
+        cv2.fillPoly(mask, list(self.pixels(polygons)), level, cv2.LINE_AA, _SHIFT)
 
     def stroke_into(
         self, mask: np.ndarray, lines: np.ndarray | list[np.ndarray], width: float, level: int
     ) -> None:
-        """Paint open lines (an array [M, N, 2] or a list of [N, 2]) of ``width`` units into a uint8 mask.
+        """Paint open lines, an array [M, N, 2] or a list of [N, 2], of ``width`` units into a uint8 mask.
 
         Lines thinner than a pixel are drawn one pixel wide and fainter, so that a small image equals a large
         one scaled down.
@@ -115,14 +123,17 @@ class Canvas:
         units.
         """
         rows = int(np.ceil(3.4 / grain)) + 3
-        grid = rng.standard_normal((rows, rows), dtype=np.float32)
+        grid = rng.standard_normal((rows, rows), dtype=np.float32) * np.float32(1.4)
         # A fixed extent in units, so that the same draw looks the same at every size.
-        to_grid = np.float32(1 / grain)
-        at_x = np.broadcast_to((self.x + np.float32(1.7)) * to_grid + 1, (self.height, self.width))
-        at_y = np.broadcast_to((self.y + np.float32(1.7)) * to_grid + 1, (self.height, self.width))
-        return cv2.remap(
-            grid, at_x.copy(), at_y.copy(), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
-        ) * np.float32(1.4)
+        per_pixel = 1 / (self.scale * grain)
+        ox, oy = (1.7 / grain + 1) - self._centre * per_pixel
+        return cv2.warpAffine(
+            grid,
+            np.array([[per_pixel, 0, ox], [0, per_pixel, oy]]),
+            (self.width, self.height),
+            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT,
+        )
 
 
 def bell(z: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ def draw_course(rng: np.random.Generator, style: Style) -> list[Visit]:
     lesions = _onset(rng, style)
     ap = rng.random() < style.ap
     day, visits = 0, []
+    devices: tuple[str, ...] = ()
     for index in range(style.studies):
         if index:
             gap = max(1, round(float(style.gap * np.exp(0.8 * rng.standard_normal()))))
@@ -73,7 +74,7 @@ def draw_course(rng: np.random.Generator, style: Style) -> list[Visit]:
             progression, change = compare(before, {x.finding: x for x in lesions})
         else:
             progression, change = {}, {}
-        devices = _devices(rng, style, ap, lesions)
+        devices = _devices(rng, style, ap, lesions, devices)
         visits.append(Visit(index, day, ap, tuple(lesions), devices, progression, change))
         if rng.random() >= style.follow_up:
             break
@@ -181,13 +182,17 @@ def _evolve(rng: np.random.Generator, style: Style, lesions: list[Lesion], gap: 
     return sorted(after, key=lambda x: PATHOLOGIES.index(x.finding))
 
 
-def _devices(rng: np.random.Generator, style: Style, ap: bool, lesions: list[Lesion]) -> tuple[str, ...]:
+def _devices(
+    rng: np.random.Generator, style: Style, ap: bool, lesions: list[Lesion], before: tuple[str, ...]
+) -> tuple[str, ...]:
     ill = sum(x.severity for x in lesions)
     chance = style.devices * (0.7 + 0.25 * min(ill, 2)) * (1.0 if ap else 0.35)
     if rng.random() >= chance:
-        return ()
+        return ("pacemaker",) if "pacemaker" in before else ()
     weights = dict(zip(KINDS, (0.5, 0.35, 0.35, 0.12, 0.0, 0.5) if ap else (0.2, 0.0, 0.05, 0.6, 0.0, 0.2)))
     if any(x.finding == "Pneumothorax" for x in lesions):
         weights["chest tube"] = 0.4
-    chosen = tuple(k for k in KINDS if rng.random() < weights[k])
+    # A pacemaker stays; lines and tubes often do.
+    kept = {k for k in before if k == "pacemaker" or rng.random() < 0.6}
+    chosen = tuple(k for k in KINDS if rng.random() < weights[k] or k in kept)
     return chosen or (("central line",) if ap else ("pacemaker",))

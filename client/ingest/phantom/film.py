@@ -82,7 +82,7 @@ def _air(canvas: Canvas, frame: Frame) -> np.ndarray:
     y = canvas.y[:, 0]
     wall = np.maximum(frame.wall(y), 1e-3).astype(np.float32)[:, None]
     q = canvas.x / wall
-    side = np.maximum(1 - q * q, 0) ** np.float32(0.45)
+    side = np.sqrt(np.maximum(1 - q * q, 0))
     rise = np.clip((y - frame.apex_y) / 0.9, 0, 1) ** 0.5
     mask = canvas.fill(frame.lung(RIGHT), frame.lung(LEFT))
     # The lung dips behind the dome, so that it thins out towards its lower border.

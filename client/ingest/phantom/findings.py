@@ -53,9 +53,13 @@ class Lungs:
     def healthy(cls, canvas: Canvas) -> Lungs:
         return cls(canvas.zeros(), canvas.zeros() + 1, canvas.zeros(), canvas.zeros(), canvas.zeros())
 
+    def part(self, box: tuple[slice, slice]) -> Lungs:
+        """The same maps within a box; changes show in the whole."""
+        return Lungs(self.filled[box], self.markings[box], self.free[box], self.added[box], self.lines[box])
+
     def fill(self, fraction: np.ndarray) -> None:
         """Fill a further fraction of what is still air."""
-        self.filled += (1 - self.filled) * np.clip(fraction, 0, 1)
+        self.filled += (1 - self.filled) * np.minimum(np.maximum(fraction, 0), 1)
 
 
 def apply(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion) -> None:
@@ -102,18 +106,20 @@ def consolidation(
         -0.06, 0.06
     )
     centre_x = side * (rng.uniform(0.42, 0.60) - 0.06 * (lesion.zone == "upper"))
-    sx = (0.17 + 0.16 * severity) * rng.uniform(0.85, 1.15)
-    sy = (0.14 + 0.13 * severity) * rng.uniform(0.85, 1.15)
+    sx = (0.20 + 0.15 * severity) * rng.uniform(0.85, 1.15)
+    sy = (0.17 + 0.13 * severity) * rng.uniform(0.85, 1.15)
+    box, canvas = canvas.part(centre_x, centre_y, 2.2 * max(sx, sy))
+    lungs = lungs.part(box)
     cloud = canvas.cloud(rng, 0.17)
     shape = canvas.gaussian(centre_x, centre_y, sx, sy)
-    mask = step((shape - 0.40 + 0.13 * cloud) * np.float32(11))
+    mask = step((shape - 0.38 + 0.09 * cloud) * np.float32(12))
     if side == RIGHT and lesion.zone in ("upper", "middle"):
         # The horizontal fissure: upper lobe above, middle lobe below.
         fissure = -0.16 + 0.10 * np.clip(side * canvas.x - 0.3, 0, 1)
         way = 1 if lesion.zone == "upper" else -1
         mask *= step((fissure - canvas.y) * np.float32(way * 45))
     bronchi = _bronchi(canvas, frame, side, (centre_x, centre_y), rng)
-    density = np.float32(0.34 + 0.52 * severity) * (1 + 0.16 * canvas.cloud(rng, 0.06))
+    density = np.float32(0.46 + 0.46 * severity) * (1 + 0.10 * canvas.cloud(rng, 0.06))
     lungs.fill(mask * density * (1 - 0.45 * bronchi))
     lungs.markings *= 1 - 0.7 * mask
 
@@ -132,7 +138,7 @@ def _bronchi(
         tip = root + far * np.array([np.cos(a), np.sin(a)])
         middle = root + 0.5 * far * np.array([np.cos(bend), np.sin(bend)])
         line = bezier(tuple(root), tuple(middle), tuple(tip), n=8)
-        canvas.fill_into(mask, band(line, np.linspace(0.034, 0.012, 8)), 255)
+        canvas.fill_into(mask, band(line, np.linspace(0.030, 0.010, 8)), 255)
     return mask.astype(np.float32) * np.float32(1 / 255)
 
 
@@ -156,12 +162,14 @@ def edema(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.ra
     lungs.fill(amount.astype(np.float32))
     lungs.markings *= np.float32(1 + 0.7 * severity)
     septa = np.zeros((canvas.height, canvas.width), np.uint8)
+    lines = []
     for side in (RIGHT, LEFT):
-        for y in np.arange(-0.05, frame.angle_y(side) - 0.1, 0.055):
+        heights = np.arange(-0.05, frame.angle_y(side) - 0.1, 0.055)
+        for y, wall in zip(heights, frame.wall(heights) - 0.015):
             if rng.random() < 0.35 + 0.5 * severity:
-                wall = float(frame.wall(y)) - 0.015
-                line = np.array([(wall, y), (wall - rng.uniform(0.07, 0.14), y + rng.normal(0, 0.012))])
-                canvas.stroke_into(septa, [line * np.array([side, 1.0])], 0.013, 255)
+                end = (side * (wall - rng.uniform(0.07, 0.14)), y + rng.normal(0, 0.012))
+                lines.append(((side * wall, y), end))
+    canvas.stroke_into(septa, np.array(lines).reshape(-1, 2, 2), 0.013, 255)
     lungs.lines += septa.astype(np.float32) * np.float32((0.04 + 0.05 * severity) / 255)
 
 
@@ -175,9 +183,9 @@ def pneumothorax(
     bottom = frame.angle_y(side) - 0.05
     ys = np.linspace(frame.apex_y, bottom, 40)
     down = (ys - frame.apex_y) / (bottom - frame.apex_y)
-    gap = (0.07 + 0.42 * severity) * (1 - down) ** (1.6 - 1.2 * severity) + 0.03 * severity
+    gap = (0.10 + 0.42 * severity) * (1 - down) ** (1.6 - 1.2 * severity) + 0.03 * severity
     gap = gap * (1 + 0.06 * np.sin(7 * down + rng.uniform(0, 6)))
-    lung_top = frame.apex_y + 0.08 + 0.38 * severity
+    lung_top = frame.apex_y + 0.10 + 0.40 * severity
     # The lung keeps its shape and sinks from the apex: its wall, lowered and moved in.
     lowered = np.interp(
         ys,
@@ -198,7 +206,7 @@ def pneumothorax(
     beyond = (1 - inside) * _half(canvas, side) * (canvas.y < np.float32(bottom))
     lungs.free = np.maximum(lungs.free, beyond)
     lungs.markings *= 1 - beyond
-    lungs.fill(inside * _half(canvas, side) * np.float32(0.05 + 0.30 * max(0.0, severity - 0.3)))
+    lungs.fill(inside * _half(canvas, side) * np.float32(0.06 + 0.32 * severity))
     pleura = np.zeros((canvas.height, canvas.width), np.uint8)
     canvas.stroke_into(pleura, [line], 0.014, 255)
     lungs.lines += pleura.astype(np.float32) * np.float32(0.11 / 255)
@@ -207,7 +215,7 @@ def pneumothorax(
 def lesion_mass(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.random.Generator) -> None:
     """A rounded nodule or mass, slightly lobulated."""
     side = lesion.side or RIGHT
-    radius = 0.065 + 0.155 * lesion.severity
+    radius = 0.075 + 0.155 * lesion.severity
     y = {"upper": -0.55, "middle": -0.08, "lower": 0.28}[lesion.zone or "upper"] + rng.uniform(-0.10, 0.10)
     low, high = 0.30, float(frame.wall(y)) - 0.10
     x = side * rng.uniform(low, max(low + 0.05, high))
@@ -230,11 +238,11 @@ def atelectasis(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng:
         x = rng.uniform(0.25, 0.42)
         span = rng.uniform(0.28, 0.45)
         line = bezier((x, y), (x + span / 2, y - 0.05), (x + span, y + rng.normal(0.02, 0.04)))
-        canvas.stroke_into(bands, [line * np.array([side, 1.0])], 0.026 + 0.03 * lesion.severity, 255)
+        canvas.stroke_into(bands, [line * np.array([side, 1.0])], 0.032 + 0.03 * lesion.severity, 255)
     soft = canvas.blur(bands.astype(np.float32) * np.float32(1 / 255), 0.012)
-    lungs.fill(soft * np.float32(0.35 + 0.4 * lesion.severity))
+    lungs.fill(soft * np.float32(0.45 + 0.45 * lesion.severity))
     base = canvas.gaussian(side * 0.5, frame.dome_y(side), 0.3, 0.12)
-    lungs.fill(base * np.float32(0.35 * lesion.severity))
+    lungs.fill(base * np.float32(0.15 + 0.40 * lesion.severity))
 
 
 _PAINTERS = {

@@ -16,10 +16,11 @@ def skeleton(canvas: Canvas, frame: Frame) -> np.ndarray:
     bone = _spine(canvas, frame)
     masks = [np.zeros((canvas.height, canvas.width), np.uint8) for _ in range(3)]
     back, front, girdle = masks
+    both = [ribs(frame, side) for side in (RIGHT, LEFT)]
+    posterior, anterior = (np.concatenate(parts) for parts in zip(*both))
+    _tubes(canvas, back, posterior, 0.080, rim=200, core=140)
+    _tubes(canvas, front, anterior, 0.086, rim=140, core=104)
     for side in (RIGHT, LEFT):
-        posterior, anterior = ribs(frame, side)
-        _tubes(canvas, back, posterior, 0.080, rim=150, core=104)
-        _tubes(canvas, front, anterior, 0.086, rim=100, core=74)
         _clavicle(canvas, girdle, frame, side)
         _shoulder(canvas, girdle, frame, side)
     for mask in masks:
@@ -29,7 +30,7 @@ def skeleton(canvas: Canvas, frame: Frame) -> np.ndarray:
 
 
 def ribs(frame: Frame, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centre lines of one side from the top: posterior parts [10, 16, 2] and anterior ones [7, 16, 2]."""
+    """Centre lines of one side from the top: posterior parts [10, 12, 2] and anterior ones [7, 12, 2]."""
     a = frame.anatomy
     k = np.arange(_RIBS)
     top = frame.apex_y + 0.02 + a.rib_pitch * (k + 0.3 * a.rib_phase)
@@ -55,31 +56,37 @@ def ribs(frame: Frame, side: int) -> tuple[np.ndarray, np.ndarray]:
         ],
         axis=2,
     )
-    return beziers(posterior), beziers(anterior[:_BONY])
+    return beziers(posterior, 12), beziers(anterior[:_BONY], 12)
 
 
 def _tubes(canvas: Canvas, mask: np.ndarray, lines: np.ndarray, width: float, rim: int, core: int) -> None:
-    """Cortical tubes: denser at their two edges."""
-    canvas.fill_each(mask, band(lines, width), rim)
-    canvas.fill_each(mask, band(lines, width * 0.62), core)
+    """Cortical tubes: denser at their two edges. Every other one at a time, as neighbours may touch."""
+    parts = ((width, rim), (width * 0.62, core))
+    if width * canvas.scale < 3.5:  # too small to tell edge from core
+        parts = ((width, round(0.38 * rim + 0.62 * core)),)
+    for across, level in parts:
+        polygons = band(lines, across)
+        for first in (0, 1):
+            canvas.fill_each(mask, polygons[first::2], level)
 
 
 def _spine(canvas: Canvas, frame: Frame) -> np.ndarray:
     """Vertebral column with end plates, discs, pedicles and spinous processes."""
+    bone = canvas.zeros()
+    near = np.abs(canvas.x[0]) < 0.3
     y = canvas.y[:, 0]
-    middle = frame.midline(y)[:, None].astype(np.float32)
     pitch = frame.anatomy.rib_pitch * 1.02
     phase = (y - frame.apex_y) / pitch + 0.3 * frame.anatomy.rib_phase
-    saw = (np.abs(phase - np.floor(phase) - 0.5) * 2).astype(
-        np.float32
-    )  # 0 in a vertebra's middle, 1 in the disc
-    body = 0.72 + 0.22 * np.exp(-(((saw - 0.78) / 0.10) ** 2)) - 0.22 * np.exp(-(((saw - 1.0) / 0.10) ** 2))
+    saw = (np.abs(phase - np.floor(phase) - 0.5) * 2).astype(np.float32)  # 0 in a vertebra, 1 in the disc
+    body = 0.72 + 0.22 * bell((saw - 0.78) / 0.07) - 0.22 * bell((saw - 1.0) / 0.07)
     half = 0.112 + 0.02 * np.clip(y, -1, 1) - 0.008 * (1 - saw)
-    dx = np.abs(canvas.x - middle)
-    edge = np.clip((half[:, None] - dx) * np.float32(canvas.scale) + 0.5, 0, 1)
+    dx = np.abs(canvas.x[:, near] - frame.midline(y)[:, None].astype(np.float32))
+    edge = np.clip((half[:, None].astype(np.float32) - dx) * np.float32(canvas.scale) + 0.5, 0, 1)
     pedicle = bell((dx - np.float32(0.065)) * np.float32(1 / 0.013)) * bell(saw / 0.21)[:, None]
     process = bell(dx * np.float32(1 / 0.014)) * bell((saw - 0.5) / 0.21)[:, None]
-    return (edge * (0.75 * body[:, None] + 0.25 * pedicle + 0.2 * process)).astype(np.float32)
+    column = np.float32(0.75) * body[:, None] + np.float32(0.25) * pedicle + np.float32(0.2) * process
+    bone[:, near] = edge * column
+    return bone
 
 
 def _clavicle(canvas: Canvas, mask: np.ndarray, frame: Frame, side: int) -> None:
