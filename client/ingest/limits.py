@@ -22,7 +22,7 @@ class Limits:
     pixels: int = 50_000_000  # rows x columns x frames x samples, before anything is allocated
     memory_bytes: int = 2048 * MIB  # address space of the child (RLIMIT_AS)
     cpu_seconds: int = 20  # processor time for one file (RLIMIT_CPU)
-    wall_seconds: float = 30.0  # time for one file, measured by the parent
+    wall_seconds: float = 30.0  # time for one file; up to ten times that while the child is seen at work
     files_per_child: int = 2000  # then a fresh child takes over, so that no slow leak adds up
 
     def check(self) -> None:

@@ -70,13 +70,21 @@ def plain(files: list[Path], repeat: int) -> tuple[float, float]:
 
 def ours(files: list[Path], repeat: int, sandbox: Sandbox) -> tuple[float, float]:
     """(processor of child and parent, wall) seconds of the reading path."""
-    assert isinstance(sandbox.read(files[0]), Reading)
+    _accepted(sandbox, files[0])
     child = psutil.Process(sandbox.pid)
     cpu, wall = sum(child.cpu_times()[:2]) + time.thread_time(), time.perf_counter()
     for _ in range(repeat):
         for file in files:
-            assert isinstance(sandbox.read(file), Reading)
+            _accepted(sandbox, file)
     return sum(child.cpu_times()[:2]) + time.thread_time() - cpu, time.perf_counter() - wall
+
+
+def _accepted(sandbox: Sandbox, file: Path) -> None:
+    result = sandbox.read(file)
+    if not isinstance(result, Reading):
+        raise SystemExit(
+            f"{file.stem}: {result.reason} {result.note}; a figure without this file would be wrong"
+        )
 
 
 def write_files(folder: Path, names: list[str], count: int, rows: int, columns: int) -> dict[str, list[Path]]:
@@ -105,7 +113,7 @@ def parallel(files: list[Path], workers: int) -> float:
     """Images per second of ``workers`` sandboxes together."""
     sandboxes = [Sandbox() for _ in range(workers)]
     for sandbox in sandboxes:
-        assert isinstance(sandbox.read(files[0]), Reading)
+        _accepted(sandbox, files[0])
 
     def work(number: int) -> None:
         for file in files:

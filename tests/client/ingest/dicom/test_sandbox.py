@@ -19,7 +19,7 @@ from pydicom import uid
 
 from client.ingest.codes import Reason
 from client.ingest.reading import ReadConfig, Reading, Refused, read
-from client.ingest.sandbox import Sandbox, SandboxError
+from client.ingest.sandbox import Sandbox, SandboxError, _Deadline
 from client.ingest.wire import LENGTHS, MAGIC, MOST_JSON, WireError, from_wire, lengths, to_wire
 from models.config import build
 from tests.client.ingest.dicom.maker import chest, dataset, write
@@ -87,9 +87,11 @@ def test_file_bytes_are_capped_before_reading(tmp_path: Path) -> None:
 
 
 def test_wall_limit(slow_file: bytes) -> None:
-    with Sandbox(config(wall_seconds=0.3)) as sandbox:
+    with Sandbox(config(wall_seconds=0.1)) as sandbox:
         pid = _start(sandbox)
+        start = time.perf_counter()
         _assert_breach(sandbox, slow_file, Reason.TIME_LIMIT, "wall")
+        assert time.perf_counter() - start > 0.9  # it was at work, so it got its ten times
         assert sandbox.pid != pid and not psutil.pid_exists(pid)
         assert isinstance(_patient(sandbox, good()), Reading)
 
@@ -106,6 +108,24 @@ def test_memory_limit() -> None:
     with Sandbox(config(memory_bytes=512 << 20, pixels=10**9)) as sandbox:
         _assert_breach(sandbox, large, Reason.MEMORY_LIMIT, "")
         assert isinstance(sandbox.read(good()), Reading)
+
+
+def test_a_busy_machine_is_not_held_against_a_file() -> None:
+    """Who computes gets up to ten times the wall time, who sleeps none."""
+    for code, patient in (("while True: pass", True), ("import time; time.sleep(60)", False)):
+        with subprocess.Popen(
+            [sys.executable, "-c", f"print(1, flush=True)\n{code}"], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None and process.stdout.readline()
+            time.sleep(0.3)
+            deadline = _Deadline(0.2, process.pid)
+            time.sleep(0.3)
+            if patient:
+                assert 0 < deadline.left() <= 0.2
+                time.sleep(1.9)
+            with pytest.raises(TimeoutError):
+                deadline.left()
+            process.kill()
 
 
 def _assert_breach(sandbox: Sandbox, data: bytes, reason: Reason, note: str) -> None:
