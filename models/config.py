@@ -43,7 +43,8 @@ def config(cls: type[T]) -> type[T]:
 
     if "__post_init__" not in cls.__dict__:
         cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
-    strict = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+    # NaN passes every "must be positive" and switches a cap off in silence, so it is refused everywhere.
+    strict = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=False, allow_inf_nan=False)
     return pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=strict)(cls)
 
 
@@ -70,8 +71,8 @@ def _line(cls: type, error: Any, where: str) -> str:
     if error["type"] in ("missing", "missing_argument"):
         return f"{path}: missing; this key is required"
     text = error["msg"].removeprefix("Value error, ")
-    if not loc and error["type"] == "value_error":
-        return f"{where}: {text}" if where else text
+    if error["type"] == "value_error" and (not loc or "\n" in text):  # a plug-in tells all its mistakes
+        return "\n".join(f"{path}: {line}" if path else line for line in text.split("\n"))
     shown = error.get("input")
     return f"{path}: {text} (got {shown!r})" if not isinstance(shown, dict) else f"{path}: {text}"
 
@@ -140,6 +141,8 @@ def _mapping_without_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode)
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
+        if isinstance(key, list | dict):
+            raise yaml.MarkedYAMLError(problem="a key is no plain value", problem_mark=key_node.start_mark)
         if key in seen:
             raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=key_node.start_mark)
         seen.add(key)

@@ -19,5 +19,5 @@ def stream_seed(seed: int, *names: str | int) -> int:
 
 
 def stream(seed: int, *names: str | int) -> torch.Generator:
-    """CPU generator of the stream called ``names``."""
+    """CPU generator of the stream called ``names``. Torch uses the low 32 bits of its seed."""
     return torch.Generator().manual_seed(stream_seed(seed, *names))

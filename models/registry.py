@@ -36,7 +36,8 @@ def configure(package: str, values: Any) -> Any:
     if name is None:
         raise ConfigError(f"name: missing; one of {', '.join(known)}")
     if name not in known:
-        raise ConfigError(unknown_key("name", str(name), known).replace("unknown key", f"unknown name {name!r}"))
+        text = unknown_key("name", str(name), known).replace("known keys:", "known names:")
+        raise ConfigError(text.replace("unknown key", f"unknown name {name!r}"))
     return build(importlib.import_module(f"{package}.{name}").Config, values)
 
 

@@ -3,8 +3,10 @@
 Uncertain and unmentioned labels take no part ("U-Ignore" of CheXpert, Irvin et al., arXiv 1901.07031): each is
 masked, and the loss is the mean over the labels that remain. A batch without any known label has loss 0.
 
-Batch balancing draws films so that, for every finding, positives and negatives are seen about equally often: the
-plain baseline that beat elaborate federated methods in FedMedICL (arXiv 2407.08822).
+Batch balancing draws rare answers more often: a plain baseline that beat elaborate federated methods in
+FedMedICL (arXiv 2407.08822). A draw picks one finding, then present or absent with equal chance, then a film
+with that answer. So a single finding is balanced exactly; of several independent ones each only in the 1/F of
+draws that picked it, and in the rest its positives come as often as in the data.
 
     objective:
       name: diagnosis
@@ -73,8 +75,9 @@ def masked_bce(logits_BF: Tensor, labels_BF: Tensor, smoothing: float = 0.0) -> 
 def balance_weights(labels_NF: Tensor) -> Tensor:
     """Sampling weight [N], mean 1, of each film: the sum over its known labels of 1 / (films with that answer).
 
-    With one finding this draws positives and negatives equally often. A finding with a single answer has nothing to
-    balance and is left out; a film whose labels say nothing gets the smallest weight of the others, so it is not lost.
+    Drawing by these weights is drawing a finding, then an answer, then a film, each uniformly. A finding with
+    a single answer has nothing to balance and is left out; a film whose labels say nothing gets the smallest
+    weight of the others, so it is not lost.
     """
     weights = torch.zeros(len(labels_NF), dtype=torch.float64)
     for labels_N in labels_NF.T:
@@ -117,7 +120,9 @@ class Diagnosis:
         return model.heads["diagnosis"](model.vision(images))
 
     def step(self, model: nn.Module, batch: LabelledBatch, schedule: Schedule) -> dict[str, Tensor]:
-        images = self.augment(to_float(batch.images))
+        with torch.autocast(batch.images.device.type, enabled=False):
+            # In bfloat16 the warp's matrices would move films of 224 pixels by up to one.
+            images = self.augment(to_float(batch.images))
         channels = model.vision.cfg.channels
         logits = model.heads["diagnosis"](model.vision(images.expand(-1, channels, -1, -1)))
         return {"bce_loss": masked_bce(logits.float(), batch.labels, self.cfg.label_smoothing)}

@@ -29,6 +29,8 @@ class AugmentConfig:
     """Probability of erasing a small rectangle."""
 
     def check(self) -> None:
+        if not 0 <= self.degrees <= 180:
+            raise ConfigError(f"degrees {self.degrees}: must be in [0, 180]")
         for name in ("translate", "scale", "brightness", "contrast", "crop", "flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be in [0, 1]")
