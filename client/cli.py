@@ -45,6 +45,7 @@ def import_command(
     from client.ingest.journal import StoreWriteError
     from client.ingest.keys import SecretError, site_secret
     from client.ingest.layouts import LayoutError, load_layout
+    from client.ingest.pool import PoolError
 
     try:
         with Progress(console=errors, disable=as_json) as bar:
@@ -58,12 +59,14 @@ def import_command(
                 lambda done, total: bar.update(task, completed=done, total=total),
                 short_side=short_side,
             )
-    except (ConfigError, LayoutError, SecretError, StoreWriteError) as error:
+    except (ConfigError, LayoutError, PoolError, SecretError, StoreWriteError) as error:
         _unusable(str(error), as_json)
     if as_json:
         console.print_json(json.dumps(asdict(summary)))
         return
     console.print(f"{summary.accepted} images added, {summary.duplicate} there already, {summary.seconds:.1f} s", highlight=False)
+    if summary.changed:
+        console.print(f"  {summary.changed} rows now say something else; the store keeps what it has", highlight=False)
     for code, count in summary.quarantined.items():
         console.print(f"  {count} quarantined: {code} ({_advice(code)})", highlight=False)
 

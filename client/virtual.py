@@ -14,6 +14,7 @@ from typing import Any
 
 from client.ingest.keys import public_secret
 from client.ingest.layouts import LayoutError, load_layout
+from client.ingest.pool import PoolError
 from client.ingest.writer import StoreWriteError
 from client.policy import Policy
 from client.trainer import Site, SiteTrainer, pick_device
@@ -41,10 +42,24 @@ def handle(ask: Ask, run_config: dict[str, Any]) -> Answer:
         )
         return Answer(site=ask.site, refusal=Refusal(Code.STALE_CODE, text))
     try:
+        launched = launch(run_config)
+        _log_beside(launched.out / ask.run / "sites" / "sites.log")
         trainer = _trainer(ask, run_config)
-    except (ConfigError, LayoutError, PartitionError, StoreError, StoreWriteError) as error:
+    except (ConfigError, LayoutError, PartitionError, PoolError, StoreError, StoreWriteError) as error:
         return Answer(site=ask.site, refusal=Refusal(Code.NO_DATA, str(error)))
     return trainer.handle(ask)
+
+
+def _log_beside(path: Path) -> None:
+    """The virtual sites' own log: what an error code leaves out is found there, and nowhere else."""
+    root = logging.getLogger("fedcxr")
+    if any(getattr(handler, "baseFilename", None) == str(path) for handler in root.handlers):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(process)d %(name)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.WARNING)
+    root.addHandler(handler)
 
 
 def _trainer(ask: Ask, run_config: dict[str, Any]) -> SiteTrainer:

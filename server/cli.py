@@ -91,7 +91,7 @@ def compare_command(
         _unusable(f"{missing[0]}: not a run folder; `fedcxr-server runs` lists them", as_json)
     if as_json:
         found = {"findings": table(folders), "sites": site_table(folders)}
-        console.print_json(json.dumps({key: [asdict(row) for row in rows] for key, rows in found.items()}))
+        console.print_json(json.dumps({key: [asdict(row) for row in rows] for key, rows in found.items()}, default=str))
     else:
         print_table(folders)
 
@@ -103,7 +103,7 @@ def runs_command(out: Out = DEFAULT_OUT, as_json: AsJson = False) -> None:
         _unusable(f"{out}: no such folder; give --out, or make a run with `fedcxr-server simulate`", as_json)
     rows = list_runs(out)
     if as_json:
-        console.print_json(json.dumps([asdict(row) for row in rows]))
+        console.print_json(json.dumps([asdict(row) for row in rows], default=str))
     else:
         print_runs(rows)
 

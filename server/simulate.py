@@ -33,7 +33,7 @@ from strategies.code import PACKAGES, ROOT
 from strategies.launch import launch
 
 HEALTH_SECONDS = 60.0
-STATUS_EVERY = 15.0
+STATUS_EVERY = 60.0
 
 
 class SimulationFailed(RuntimeError):
