@@ -1,8 +1,8 @@
 """De-identified DICOM files for a shared evaluation set.
 
     exporter = Exporter(out, Pseudonyms(secret), ExportConfig())
-    for answer, pixels in pool.map([exporter.task(path) for path in paths]):   # child processes
-        exporter.write(answer, pixels)                                         # this process
+    for path, result in exporter.run(paths, workers=4):   # result: the file written, or a reason code
+        ...
     exporter.counts   # {"exported": 12, "duplicate": 1, "burned_in_text": 2}
 
 Files are parsed and decoded in the child (:mod:`client.ingest.radiograph`), which never sees the site's
@@ -16,7 +16,7 @@ import contextlib
 import datetime
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ from client.ingest.deidentify import deidentify
 from client.ingest.gate import Gate
 from client.ingest.journal import write_failure
 from client.ingest.limits import Limits
+from client.ingest.pool import Pool
 from client.ingest.ps315 import TableAge, load_table
 from client.ingest.pseudonym import Pseudonyms
 from client.ingest.quiet import quiet
 from client.ingest.radiograph import Radiograph
 from client.ingest.refusal import Refusal
+from client.ingest.siteindex import SiteIndex
 from models.config import ConfigError, config, to_plain
 
 WORKER = "client.ingest.radiograph:serve"
@@ -71,6 +73,7 @@ class Exporter:
     Args:
         out: a folder; made where it is missing (its parent must exist).
         pseudonyms: of this site.
+        index: the site's private index, if there is one: studies in dispute between two patients are refused.
         today: the day against which the table's age is reckoned.
 
     Attributes:
@@ -87,18 +90,33 @@ class Exporter:
         out: Path,
         pseudonyms: Pseudonyms,
         settings: ExportConfig | None = None,
+        index: SiteIndex | None = None,
         today: datetime.date | None = None,
     ) -> None:
         self.out = Path(out)
         self.settings = settings or ExportConfig()
         self.counts: Counter[str] = Counter()
         self._pseudonyms = pseudonyms
+        self._index = index
         self._table = load_table()
         self.warning = self._table.check_age(self.settings.table, today or datetime.date.today())
         try:
             self.out.mkdir(exist_ok=True)
         except OSError as error:
             raise write_failure(error, self.out) from None
+
+    def run(self, paths: Sequence[Path], workers: int = 1) -> Iterator[tuple[Path, Path | Reason]]:
+        """Read ``paths`` in child processes and write what may leave; (path, result) in the order of
+        ``paths``.
+
+        Raises:
+            StoreWriteError, TableError: as :meth:`write`.
+        """
+        limits = self.settings.limits
+        with Pool(WORKER, workers, limits.wall_seconds, limits.memory_bytes) as pool:
+            answers = pool.map([self.task(path) for path in paths])
+            for path, (answer, pixels) in zip(paths, answers, strict=True):
+                yield path, self.write(answer, pixels)
 
     def task(self, path: Path) -> dict[str, Any]:
         """What the child is asked for one file."""
@@ -120,7 +138,9 @@ class Exporter:
         try:
             if "code" in answer:
                 raise Refusal(Reason(answer["code"]))
-            path = self._export(Radiograph.from_plain(answer, pixels))
+            image = Radiograph.from_plain(answer, pixels)
+            self._refuse_disputed(image)
+            path = self._export(image)
         except Refusal as refusal:
             self.counts[refusal.reason.value] += 1
             return refusal.reason
@@ -128,6 +148,12 @@ class Exporter:
             self.counts[Reason.CRASHED.value] += 1
             return Reason.CRASHED
         return path
+
+    def _refuse_disputed(self, image: Radiograph) -> None:
+        if self._index is not None:
+            patient = self._index.patient_of(self._pseudonyms.study(image.header.study_instance_uid))
+            if isinstance(patient, Reason):
+                raise Refusal(patient)
 
     def _export(self, image: Radiograph) -> Path:
         with quiet():

@@ -56,6 +56,10 @@ class Pseudonyms:
         """Key under which an accession number is matched."""
         return keyed(self._secret, "accession", _plain(number))
 
+    def report(self, text: str) -> str:
+        """Digest of a report's text, to tell a copy from a contradiction."""
+        return keyed(self._secret, "report", text)
+
     def day(self, patient: str, date: datetime.date) -> int:
         """Days from the patient's secret origin to ``date``; ``patient`` is a store key."""
         return blinded_day(self._secret, patient, date)

@@ -269,6 +269,8 @@ def _mark(text: str, match: re.Match[str], style: _Style) -> _Mark | None:
     if close is not None and (
         opened or not close["bracket"]
     ):  # "(no findings)" closes a bracket, not a heading
+        if opened and section == REST and not strong:
+            return None  # "[NAME]", "[DATE]": what a scrubber puts in the place of an identifier
         if opened and (close["bracket"] or close["colon"]) and not at_start:
             return _Mark(start - len(opened.group()), close.end(), section)
         # "line" away from the start of a line is a sentence that ends in the word: "... for comparison."

@@ -96,6 +96,12 @@ LITERAL = [
         "IMPRESSION: Nodule.\nRECOMMENDATION: CT in 3 months.",
         Sections(impression="Nodule.", rest="RECOMMENDATION: CT in 3 months."),
     ),
+    (
+        "HX: [NAME], [AGE].\nCOMP: [DATE]\nIMP: clear per [NAME]. [DATE]: film.",
+        Sections(
+            indication="[NAME], [AGE].", comparison="[DATE]", impression="clear per [NAME]. [DATE]: film."
+        ),
+    ),
     ("IMPRESSION: Normal. Dictated by: A B", Sections(impression="Normal.", rest="Dictated by: A B")),
 ]
 

@@ -28,6 +28,7 @@ from client.ingest.ps315 import TableError, load_table
 from client.ingest.pseudonym import Pseudonyms
 from client.ingest.radiograph import Radiograph, read_radiograph, serve
 from client.ingest.refusal import Refusal
+from client.ingest.siteindex import SiteIndex
 from client.ingest.voi import Lut, Rescale, Window
 from models.config import ConfigError, build
 
@@ -282,6 +283,28 @@ def test_a_second_run_adds_nothing_and_a_changed_image_conflicts(
     assert exporter.write(*answer_of(changed)) is Reason.CONFLICTING_DUPLICATE
     assert exporter.counts == {"exported": 1, "duplicate": 1, "conflicting_duplicate": 1}
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == [first]
+
+
+def test_a_run_through_child_processes(tmp_path: Path, pseudonyms: Pseudonyms, sentinels) -> None:
+    good, cut, text = tmp_path / "a.dcm", tmp_path / "b.dcm", tmp_path / "c.txt"
+    good.write_bytes(sentinels.plant().data)
+    cut.write_bytes(sentinels.plant().data[:-2000])
+    text.write_text("no image")
+    exporter = Exporter(tmp_path / "out", pseudonyms)
+    results = dict(exporter.run([good, cut, text, tmp_path / "gone"], workers=2))
+    assert isinstance(results[good], Path) and results[good].exists()
+    assert [results[p] for p in (cut, text)] == [Reason.TRUNCATED, Reason.NOT_DICOM]
+    assert results[tmp_path / "gone"] is Reason.MISSING_FILE
+    assert exporter.counts == {"exported": 1, "truncated": 1, "not_dicom": 1, "missing_file": 1}
+
+
+def test_a_disputed_study_is_not_exported(tmp_path: Path, pseudonyms: Pseudonyms) -> None:
+    with SiteIndex(tmp_path / "index", tmp_path / "store") as index:
+        exporter = Exporter(tmp_path / "out", pseudonyms, index=index)
+        index.add_study("one", pseudonyms.study("1.2.3"))
+        assert isinstance(exporter.write(*answer_of(radiograph())), Path)
+        index.add_study("another", pseudonyms.study("1.2.3"))
+        assert exporter.write(*answer_of(radiograph())) is Reason.STUDY_TWO_PATIENTS
 
 
 def test_codes_of_the_child_are_counted(tmp_path: Path, pseudonyms: Pseudonyms) -> None:
