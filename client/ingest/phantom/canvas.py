@@ -59,7 +59,7 @@ class Canvas:
         cv2.fillPoly(mask, [self.pixels(polygon)], level, cv2.LINE_AA, _SHIFT)
 
     def fill_each(self, mask: np.ndarray, polygons: np.ndarray, level: int) -> None:
-        """Paint polygons [M, N, 2] into a uint8 mask; no two of them may overlap (the overlap would stay empty)."""
+        """Paint polygons [M, N, 2] into a uint8 mask; no two may overlap: the overlap would stay empty."""
         cv2.fillPoly(mask, list(self.pixels(polygons)), level, cv2.LINE_AA, _SHIFT)
 
     def stroke_into(

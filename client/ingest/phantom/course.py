@@ -15,7 +15,7 @@ from client.ingest.phantom.style import PATHOLOGIES, Style
 from models.studies.schema import CHEXPERT, Label
 
 MILD = 0.25
-"""The least severity of a present finding."""
+"""The least severity of a present finding at a hospital that sees everything (``Style.mildest``)."""
 
 STEP = 0.18
 """The least change of severity that counts as improved or worsened."""
@@ -138,11 +138,11 @@ def _onset(rng: np.random.Generator, style: Style) -> list[Lesion]:
             with_other = any(x.finding == other for x in lesions)
             chance = chance * (factor if with_other else 1.0) / (1 + share * (factor - 1))
         if rng.random() < min(chance, 0.95):
-            lesions.append(_new(rng, finding))
+            lesions.append(_new(rng, style, finding))
     return lesions
 
 
-def _new(rng: np.random.Generator, finding: str) -> Lesion:
+def _new(rng: np.random.Generator, style: Style, finding: str) -> Lesion:
     side, zone = 0, ""
     if finding in ("Lung Lesion", "Consolidation", "Atelectasis", "Pneumothorax", "Pleural Effusion"):
         side = RIGHT if rng.random() < 0.53 else LEFT
@@ -150,7 +150,7 @@ def _new(rng: np.random.Generator, finding: str) -> Lesion:
         side = 0
     if finding in ("Lung Lesion", "Consolidation"):
         zone = ZONES[int(rng.choice(3, p=(0.35, 0.25, 0.40)))]
-    severity = float(MILD + (1 - MILD) * rng.beta(1.7, 1.3))
+    severity = float(style.mildest + (1 - style.mildest) * rng.beta(1.7, 1.3))
     return Lesion(finding, round(severity, 3), side, zone, int(rng.integers(2**31)))
 
 
@@ -163,12 +163,12 @@ def _evolve(rng: np.random.Generator, style: Style, lesions: list[Lesion], gap: 
         if rng.random() < moves * slow:
             step = float(rng.uniform(STEP + 0.03, 0.6))
             severity = lesion.severity + (-step if rng.random() < better else step)
-            if abs(np.clip(severity, MILD, 1) - lesion.severity) < STEP and severity > MILD:
+            if abs(np.clip(severity, style.mildest, 1) - lesion.severity) < STEP and severity > style.mildest:
                 continue_with = lesion.severity - step  # no room above: it gets better instead
                 severity = continue_with
-        if severity < MILD:
+        if severity < style.mildest:
             if lesion.severity - severity < STEP:
-                severity = MILD
+                severity = style.mildest
             else:
                 continue
         after.append(
@@ -178,7 +178,7 @@ def _evolve(rng: np.random.Generator, style: Style, lesions: list[Lesion], gap: 
         if all(x.finding != finding for x in lesions):
             chance = style.prevalence.get(finding, 0.0) * (0.15 if finding in _SLOW else 0.35)
             if rng.random() < chance:
-                after.append(_new(rng, finding))
+                after.append(_new(rng, style, finding))
     return sorted(after, key=lambda x: PATHOLOGIES.index(x.finding))
 
 

@@ -56,6 +56,11 @@ class PhantomStudy:
     pixels: np.ndarray
 
 
+def grey(value: np.ndarray) -> np.ndarray:
+    """Display values in [0, 1] as uint8."""
+    return (value * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
 def patients(style: Style, n: int, seed: int, size: int, first: int = 0) -> Iterator[PhantomStudy]:
     """All films of patients ``first`` .. ``first + n - 1`` of a site, patient by patient, oldest study first.
 
@@ -68,6 +73,12 @@ def patients(style: Style, n: int, seed: int, size: int, first: int = 0) -> Iter
 
 def patient(style: Style, number: int, seed: int, size: int) -> Iterator[PhantomStudy]:
     """All films of one patient, oldest first."""
+    for film, _ in exposures(style, number, seed, size):
+        yield film
+
+
+def exposures(style: Style, number: int, seed: int, size: int) -> Iterator[tuple[PhantomStudy, np.ndarray]]:
+    """All films of one patient with their display values before rounding, float32 [H, W] in [0, 1]."""
     if size < 32:
         raise ValueError(f"size: {size} pixels is too small for a radiograph; give 32 or more")
     person, course, truth, films = _streams(style.name, number, seed)
@@ -77,7 +88,8 @@ def patient(style: Style, number: int, seed: int, size: int) -> Iterator[Phantom
     for visit, film in zip(draw_course(course, style), films):
         known = labels(visit, style, truth)
         for image, view in enumerate(_views(style, visit, truth)):
-            yield PhantomStudy(
+            value = render(style, anatomy, visit, view, size, film.spawn(1)[0])
+            study = PhantomStudy(
                 patient=f"P{number + 1:04d}",
                 study=visit.index,
                 image=image,
@@ -91,14 +103,15 @@ def patient(style: Style, number: int, seed: int, size: int) -> Iterator[Phantom
                 change=visit.change,
                 lesions=visit.lesions,
                 devices=visit.devices,
-                pixels=render(style, anatomy, visit, view, size, film.spawn(1)[0]),
+                pixels=grey(value),
             )
+            yield study, value
 
 
 def render(
     style: Style, anatomy: Anatomy, visit: Visit, view: str, size: int, film: np.random.SeedSequence
 ) -> np.ndarray:
-    """One film, uint8 [H, W] with short side ``size``."""
+    """One film as display values in [0, 1], float32 [H, W] with short side ``size``."""
     place, noise = (np.random.default_rng(s) for s in film.spawn(2))
     scanner = style.scanner
     pose = draw_pose(place, visit.ap and view != "LATERAL", style.sloppiness)

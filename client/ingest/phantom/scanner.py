@@ -56,20 +56,19 @@ def develop(canvas: Canvas, signal: np.ndarray, scanner: Scanner, rng: np.random
 def frame_up(
     canvas: Canvas, value: np.ndarray, scanner: Scanner, side_marker: str, rng: np.random.Generator
 ) -> np.ndarray:
-    """Display values with collimation borders and side marker ('L', 'R' or ''), as uint8 [H, W]."""
-    picture = (value * np.float32(255)).astype(np.uint8)
-    h, w = picture.shape
+    """Display values in [0, 1] with collimation borders and side marker ('L', 'R' or ''), float32 [H, W]."""
+    h, w = value.shape
     if side_marker:
-        size = 0.03 * w
+        mask = np.zeros((h, w), np.uint8)
         at = np.array([(0.93 if side_marker == "L" else 0.03) * w, (0.08 + rng.uniform(0, 0.12)) * h])
-        strokes = [
-            np.rint((np.array(s) * (0.6, 1) * size + at) * 16).astype(np.int32) for s in _LETTERS[side_marker]
-        ]
-        cv2.polylines(picture, strokes, False, 245, max(1, round(w / 180)), cv2.LINE_AA, 4)
+        strokes = [np.array(s) * (0.6, 1) * 0.03 * w + at for s in _LETTERS[side_marker]]
+        fixed = [np.rint(stroke * 16).astype(np.int32) for stroke in strokes]
+        cv2.polylines(mask, fixed, False, 245, max(1, round(w / 180)), cv2.LINE_AA, 4)
+        value = np.maximum(value, mask * np.float32(1 / 255))
     if rng.random() < scanner.collimation:
         edges = rng.uniform(0.0, 0.045, 4) * (rng.random(4) < 0.7)
         top, bottom, left, right = (edges * (h, h, w, w)).astype(int)
-        shade = int(rng.integers(0, 12))
-        picture[:top], picture[h - bottom :] = shade, shade
-        picture[:, :left], picture[:, w - right :] = shade, shade
-    return picture
+        shade = np.float32(rng.integers(0, 12) / 255)
+        value[:top], value[h - bottom :] = shade, shade
+        value[:, :left], value[:, w - right :] = shade, shade
+    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from client.ingest.phantom.habits import Archive, Dictation
 from models.config import ConfigError, config
 
 PATHOLOGIES = (
@@ -52,6 +53,8 @@ class Style:
 
     name: str
     scanner: Scanner = Scanner()
+    archive: Archive = Archive()
+    dictation: Dictation = Dictation()
     prevalence: dict[str, float]  # at the first study; findings not named never occur
     devices: float = 0.2  # share of AP films with lines or tubes among patients without findings
     ap: float = 0.3
@@ -64,6 +67,7 @@ class Style:
     studies: int = 6  # at most, per patient
     gap: float = 30.0  # median days between studies
     hedging: float = 0.1  # share of mild findings that are labelled uncertain
+    mildest: float = 0.25  # least severity of a present finding; higher is an easier, graver hospital
 
     def check(self) -> None:
         unknown = sorted(set(self.prevalence) - set(PATHOLOGIES))
@@ -76,6 +80,8 @@ class Style:
         for key, value in shares.items():
             if not 0 <= value <= 1:
                 raise ConfigError(f"{key}: {value} is not a share in 0 .. 1")
+        if not 0 < self.mildest < 0.8:
+            raise ConfigError(f"mildest: {self.mildest} is not a severity in 0 .. 0.8")
         if self.studies < 1 or self.gap <= 0:
             raise ConfigError("studies must be at least 1 and gap above 0 days")
 
@@ -109,6 +115,20 @@ STYLES: dict[str, Style] = {
         ),
         Style(
             name="south",
+            archive=Archive(
+                makers=("Kestrel Imaging", "Halcyon Mobile"), inverted=0.55, viewless=0.5, padded=0.3
+            ),
+            dictation=Dictation(
+                headings="bare",
+                upper=0.35,
+                short=0.45,
+                impression_only=0.25,
+                unheaded=0.15,
+                lines="CRLF",
+                key="study_uid",
+                encoding="cp1252",
+                delimiter=";",
+            ),
             scanner=Scanner(
                 beam=0.34,
                 scatter=0.22,
@@ -144,6 +164,10 @@ STYLES: dict[str, Style] = {
         ),
         Style(
             name="east",
+            archive=Archive(makers=("Ostrava Medical Optics",), inverted=0.35, viewless=0.3, digital=0.02),
+            dictation=Dictation(
+                headings="mixed", upper=0.05, short=0.3, addenda=0.1, lines="CR", kept_as="folder"
+            ),
             scanner=Scanner(
                 beam=0.30,
                 scatter=0.14,

@@ -132,7 +132,7 @@ def test_every_change_happens(films):
 
 def test_prevalence_follows_the_style():
     style = Style(name="x", prevalence={"Edema": 0.6, "Pneumothorax": 0.1}, follow_up=0.0)
-    films = list(patients(style, 300, seed=0, size=32))
+    films = list(patients(style, 200, seed=0, size=32))
     share = {f: np.mean([f in film.severity for film in films]) for f in PATHOLOGIES}
     assert abs(share["Edema"] - 0.6) < 0.1 and abs(share["Pneumothorax"] - 0.1) < 0.06
     assert all(share[f] == 0 for f in PATHOLOGIES if f not in style.prevalence)

@@ -11,16 +11,16 @@ from models.studies.store import Store
 SECRET = public_secret("test")
 
 
-def write(path, name="north", n=5, seed=2, **more):
+def write(path, name="north", n=3, seed=2, **more):
     return write_store(path, STYLES[name], n, seed, 48, SECRET, **more)
 
 
 def test_store_holds_what_was_rendered(tmp_path):
     seen = []
     summary = write(tmp_path / "s", workers=2, progress=lambda done, total: seen.append((done, total)))
-    films = list(patients(STYLES["north"], 5, 2, 48))
+    films = list(patients(STYLES["north"], 3, 2, 48))
     assert summary.accepted == len(films)
-    assert seen == [(k, 5) for k in range(1, 6)]
+    assert seen == [(k, 3) for k in range(1, 4)]
     store = Store.open(tmp_path / "s")
     assert len(store) == len(films)
     for row, film in enumerate(films):
@@ -38,7 +38,7 @@ def test_store_holds_what_was_rendered(tmp_path):
         assert {f: line[f"label:{f}"] for f in film.labels} == film.labels
         assert codes.setdefault(film.patient, line["patient"]) == line["patient"]
         assert film.patient not in "".join(map(str, line.values()))
-    assert len(set(codes.values())) == 5
+    assert len(set(codes.values())) == 3
 
 
 def test_one_or_two_workers_killed_or_not_same_bytes(tmp_path):
