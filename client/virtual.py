@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def _make(launched: Launch, path: Path) -> None:
     if simulation.phantom:
         made = simulation.phantom
         for name in made.styles:
-            write_store(path, style(name), made.patients, launched.plan.seed, made.short_side, secret)
+            hospital = replace(style(name), mildest=made.mildest)
+            write_store(path, hospital, made.patients, launched.plan.seed, made.short_side, secret)
     for item in simulation.imports:
         folder = launched.data / item.folder
         import_folder(folder, load_layout(item.layout), path, secret, short_side=simulation.short_side)

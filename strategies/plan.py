@@ -97,11 +97,13 @@ class Evaluation:
 
 @config
 class PhantomData:
-    """Generated patients: ``styles`` names one phantom hospital each; ``patients`` is per hospital."""
+    """Generated patients: ``styles`` names one phantom hospital each; ``patients`` is per hospital; ``mildest`` is the
+    least severity (0 to 0.8) of a present finding: 0.25 is as subtle as the hospitals come, 0.6 learns in a minute."""
 
     styles: tuple[str, ...]
     patients: int = 200
     short_side: int = 128
+    mildest: float = 0.25
 
     def check(self) -> None:
         if self.patients < 1 or not self.styles:
