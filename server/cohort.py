@@ -67,6 +67,7 @@ class Cohort:
                 local=to_plain(phase.local),
                 local_extra=self.rule.local() if self.rule else {},
                 evaluation=to_plain(plan.evaluation),
+                evaluate=self.arm != "pooled",  # the server judges that one
                 components=components,
                 keep=phase.exchange.keep,
                 wire_dtype=phase.exchange.dtype,

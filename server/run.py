@@ -23,10 +23,11 @@ from server.cohort import Cohort, model_request
 from server.courier import Courier, Letter, NotEnoughSites
 from server.folder import RunFolder
 from server.gain import gain_lines
+from server.hello import unsound, unsound_facts
 from server.judge import Judge
 from strategies.code import code_hash
 from strategies.launch import Launch
-from strategies.messages import Answer, Ask, Kind
+from strategies.messages import Answer, Ask, Code, Kind, Refusal
 from strategies.plan import Phase
 from strategies.virtual import POOLED, open_store, site_rows
 
@@ -133,12 +134,17 @@ class Run:
 
     def _welcome(self, letters: list[Letter], names: list[str]) -> list[Answer]:
         answers = self.courier.exchange(letters, self.plan.federation.first_deadline_seconds, lambda *_: None)
-        for letter, name, answer in zip(letters, names, answers):
-            if answer.refusal:
-                self._refused(name or f"node {letter.node}", answer, 0)
+        for i, (letter, name) in enumerate(zip(letters, names)):
+            wrong = None
+            if answers[i].refusal is None:
+                wrong = unsound_facts(answers[i].facts) if name else unsound(answers[i], self.sites)
+            if wrong:
+                answers[i] = Answer(site=name, refusal=Refusal(Code.BAD_REQUEST, wrong))
+            if answers[i].refusal:
+                self._refused(name or f"node {letter.node}", answers[i], 0)
             else:
-                site = name or answer.site
-                self.sites[site] = Joined(site, letter.node, answer.facts)
+                site = name or answers[i].site
+                self.sites[site] = Joined(site, letter.node, answers[i].facts)
         return answers
 
     def _site_line(self, site: Joined) -> dict[str, Any]:
@@ -227,11 +233,16 @@ class Run:
             self._say(f"  round {number} {cohort.name}: {text}")
         for site in outcome.accepted:
             for row in answers[site].metrics:
+                if cohort.arm == "pooled":  # no hospital: only its loss is of interest
+                    if row.metric.endswith("_loss"):
+                        self._line(phase, number, cohort.arm, "central", row)
+                    continue
                 # What a site measured on arrival belongs to the model of the round before.
                 trained = row.metric.endswith("_loss") or row.metric in ("seconds", "steps")
                 self._line(phase, number if trained else number - 1, cohort.arm, site, row, cohort.trained_on)
-            norm = Result("update_norm", None, outcome.norms[site], n=answers[site].examples)
-            self._line(phase, number, cohort.arm, site, norm, cohort.trained_on)
+            if cohort.arm != "pooled":
+                norm = Result("update_norm", None, outcome.norms[site], n=answers[site].examples)
+                self._line(phase, number, cohort.arm, site, norm, cohort.trained_on)
         return outcome.combined
 
     def _traffic_lines(self, phase: Phase, number: int, cohort: Cohort, letters: Sequence[Letter],
