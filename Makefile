@@ -1,6 +1,6 @@
 # Two commands:  make run   and   make test.  Both make the virtual environment on first use.
 #   make run CONFIG=real DATA=/absolute/folder        another plan, on real images
-#   make test FAST=1                                  without the slow proofs
+#   make test SLOW=1                                  with the slow proofs
 #   make bench                                        the figures; prints ratios
 PYTHON ?= python3
 VENV   ?= .venv
@@ -25,7 +25,7 @@ run: $(READY)
 	@$(BIN)/fedcxr-server simulate --config '$(CONFIG)' $(if $(DATA),--data '$(DATA)') --out '$(OUT)' $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(if $(FAST),-m 'not slow') $(ARGS)
+	@$(BIN)/python -m pytest $(if $(SLOW),,-m 'not slow') $(ARGS)
 
 bench: $(READY)
 	@for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -74,7 +74,6 @@ def test_what_cannot_be_done_exits_2_before_anything_starts(tmp_path, words, tex
     assert not list((tmp_path / "out").glob("*/run.yaml"))
 
 
-@pytest.mark.slow
 def test_nothing_is_sent_out(tmp_path, tiny_store):
     """In a network namespace whose only way out is a wire that we watch: no packet leaves, not even for a name.
 
@@ -95,7 +94,6 @@ def test_nothing_is_sent_out(tmp_path, tiny_store):
     assert seen["packets"] == [], seen["packets"]
 
 
-@pytest.mark.slow
 def test_plain_flwr_run_in_a_checkout(tmp_path, tiny_store):
     """`flwr run .` as its documentation has it, with installation at run start left on, and no network."""
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
