@@ -4,6 +4,7 @@ so that released weights that use those names load as they are.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch.nn.functional as F
@@ -40,8 +41,10 @@ class Config:
 
 
 def _norm(kind: str, channels: int) -> nn.Module:
-    # 32 groups as in Wu & He 2018, but never fewer than two channels a group, which would erase their contrast.
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(min(32, channels // 2), channels)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    # 32 groups as in Wu & He 2018, or what divides the channels; a channel alone would lose its contrast.
+    return nn.GroupNorm(math.gcd(32, channels // 2), channels)
 
 
 class Bottleneck(nn.Module):

@@ -132,8 +132,28 @@ def test_group_norm_keeps_no_statistics_and_sees_each_image_alone():
     assert not torch.allclose(together, alone, atol=1e-2)
 
 
+@pytest.mark.parametrize("base", [8, 16, 40, 64, 72])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_narrower_network_is_the_same_one(base, norm):
+    """By the paper's table: 3, 4, 6, 3 blocks of 1x1, 3x3, 1x1, a projection in the first of each."""
+    count, inside = 7 * 7 * base + 2 * base, base
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        planes = base * 2**stage
+        for block in range(blocks):
+            count += inside * planes + 9 * planes**2 + 4 * planes**2 + 2 * (planes + planes + 4 * planes)
+            count += (inside * 4 * planes + 2 * 4 * planes) if block == 0 else 0
+            inside = 4 * planes
+    made = outline(base=base, norm=norm)
+    assert sum(p.numel() for p in made.parameters()) == count
+    assert made.width == inside == 32 * base
+    groups = [m for m in made.modules() if isinstance(m, nn.GroupNorm)]
+    assert len(groups) == (53 if norm == "group" else 0)
+    assert all(m.num_channels >= 2 * m.num_groups for m in groups)
+
+
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"image_size": 31}, "image_size 31"), ({"channels": 0}, "channels 0")]
+    ("changes", "said"),
+    [({"image_size": 31}, "image_size 31"), ({"channels": 0}, "channels 0"), ({"base": 12}, "base 12")],
 )
 def test_a_size_that_cannot_be_is_refused(changes, said):
     with pytest.raises(ConfigError, match=said):

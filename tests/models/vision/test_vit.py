@@ -277,6 +277,26 @@ def test_drop_path_grows_with_depth():
     ]
 
 
+@pytest.mark.parametrize(("patch", "widths"), [(2, [12]), (4, [8, 12]), (8, [8, 8, 12]), (16, [8, 8, 8, 12])])
+def test_the_convolutional_stem_is_the_papers(patch, widths):
+    """Xiao et al., section 4: 3x3 convolutions of stride 2 that double the channels, then one of 1x1. Narrow
+    stages are held at 8 channels, and each stage is normalised over the whole film."""
+    made = tower(stem="conv", patch=patch).double()
+    x = images(2, 3, 32, 32).double()
+    want, layers = x, list(made.patch_embed)
+    for number, width in enumerate(widths):
+        convolution, norm = layers[3 * number], layers[3 * number + 1]
+        assert convolution.weight.shape[::2] == (width, 3) and convolution.bias is None
+        want = F.conv2d(want, convolution.weight, stride=2, padding=1)
+        mean, variance = want.mean((1, 2, 3), keepdim=True), want.var((1, 2, 3), keepdim=True, unbiased=False)
+        want = (want - mean) / (variance + norm.eps).sqrt()
+        want = (want * norm.weight[:, None, None] + norm.bias[:, None, None]).relu()
+    want = torch.einsum("bchw,dc->bdhw", want, layers[-1].weight[..., 0, 0]) + layers[-1].bias[:, None, None]
+    assert len(layers) == 3 * len(widths) + 1 and want.shape == (2, 24, 32 // patch, 32 // patch)
+    torch.testing.assert_close(made.patch_embed(x), want, rtol=1e-10, atol=1e-10)
+    assert made(x).shape == (2, 24) and made.tokens(x).shape == (2, 1 + (32 // patch) ** 2, 24)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -289,6 +309,8 @@ def test_drop_path_grows_with_depth():
         ({"heads": 0}, "heads 0: must be positive"),
         ({"depth": -1}, "depth -1: must be positive"),
         ({"channels": 0}, "channels 0: must be positive"),
+        ({"stem": "conv", "patch": 14, "image_size": 28}, "stem 'conv' and patch 14"),
+        ({"stem": "conv", "patch": 1}, "stem 'conv' and patch 1"),
     ],
 )
 def test_contradictions_name_their_keys(changes, said):
