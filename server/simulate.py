@@ -208,7 +208,10 @@ def _superlink(log: Path):
     port = _free_port()
     # Flower starts its helpers by name: ours must be the first it finds.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path}
+    # A home of its own: Ray asks the cloud's metadata address who hosts this machine, even with usage reports off,
+    # unless a file in the home says so.
+    (home / "ray_bootstrap_config.yaml").write_text("provider: {type: local}\n")
+    environment = {**os.environ, **QUIET, "HOME": str(home), "FLWR_HOME": str(home), "PATH": path}
     environment.pop("PYTHONPATH", None)  # it would put other code before the bundle's
     (home / "config.toml").write_text(
         tomli_w.dumps({"superlink": {"default": "local", "local": {"address": f"127.0.0.1:{port}", "insecure": True}}})

@@ -108,7 +108,7 @@ def test_plain_flwr_run_in_a_checkout(tmp_path, tiny_store):
         "set -e; ip link set lo up; "
         f"cd {checkout}; {Path(sys.executable).with_name('flwr')} run . --stream --run-config \"$SETTINGS\"; "
         f"{Path(sys.executable).with_name('flwr')} ls --format json > {tmp_path / 'ls.json'}; "
-        "pkill -f 'flower-superlink.*--port 39917' || true"
+        "pkill -f '[f]lower-superlink.*--port 39917' || true"
     )
     env = {
         **os.environ, "FLWR_HOME": str(tmp_path / "home"), "SETTINGS": settings,

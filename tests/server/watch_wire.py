@@ -1,6 +1,6 @@
 """Run a command in this (new) network namespace and report every IP packet that tried to leave it, as one JSON line.
 
-The namespace gets loopback and one dummy wire that carries the default route and the only name server, so that
+The namespace gets loopback and one wire (its far end is open) that carries the default route and the only name server, so that
 whatever wants out, by name or by number, puts a packet on that wire.
 """
 
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 
-WIRE = "wire0"
+WIRE, FAR = "wire0", "far0"
 
 
 def ip(*words: str) -> None:
@@ -22,9 +22,11 @@ def ip(*words: str) -> None:
 
 def main() -> None:
     ip("link", "set", "lo", "up")
-    ip("link", "add", WIRE, "type", "dummy")
+    ip("link", "add", WIRE, "type", "veth", "peer", "name", FAR)
     ip("addr", "add", "10.99.0.2/24", "dev", WIRE)
-    ip("link", "set", WIRE, "up")
+    # Nobody is at the far end to answer "who has": without ARP the packets themselves go on the wire.
+    ip("link", "set", WIRE, "arp", "off", "up")
+    ip("link", "set", FAR, "up")
     ip("route", "add", "default", "via", "10.99.0.1", "dev", WIRE)
     with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as resolver:
         resolver.write("nameserver 10.99.0.53\noptions timeout:1 attempts:1\n")
@@ -32,7 +34,7 @@ def main() -> None:
 
     packets: list[str] = []
     tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))  # IPv4 only: IPv6 greets by itself
-    tap.bind((WIRE, 0x0800))
+    tap.bind((FAR, 0x0800))  # what goes out arrives at the far end
 
     def watch() -> None:
         while True:
