@@ -51,6 +51,7 @@ IMAGE_KEYWORDS = (
     "WindowWidth",
     "VOILUTFunction",
     "PresentationLUTShape",
+    "LossyImageCompression",
     "ViewCodeSequence",
     "AnatomicRegionSequence",
 )

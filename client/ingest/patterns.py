@@ -200,9 +200,11 @@ _AGES = [
     ),
     rule(
         "AGE",
-        r"(?<![\d.])\d{1,3}\s?(?:y\.\s?o\.|yrs?|y/?o?)\s?",
-        r"(?:[mf]\b|(?:male|female|man|woman|boy|girl)\b)?(?=[\s,.;)]|$)",
+        r"(?<![\d.])\d{1,3}\s?(?:y\.\s?o\.|y/?o)",
+        r"(?:\s?(?:[mf]|male|female|man|woman|boy|girl|gentleman|lady))?(?=[\s,.;)]|$)",
     ),
+    rule("AGE", r"(?<![\d.])\d{1,3}\s?(?:y|yrs?)\s?(?:[mf]|male|female|man|woman|boy|girl)(?=[\s,.;)]|$)"),
+    rule("AGE", r"(?<![\d.])\d{2}y(?=[\s,.;)]|$)"),
     rule("AGE", r"\bage[d:]?\s*(?:of\s+)?(?P<x>\d{1,3})(?![\d.])"),
     rule(
         "AGE",

@@ -136,7 +136,7 @@ WORDS = st.lists(
     end=st.sampled_from(styles.LINE_ENDS),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_assembled_reports_come_apart_again(
     texts: dict[str, str], shape: str, heading: str, end: str, seed: int
 ) -> None:
@@ -160,7 +160,7 @@ PIECES = st.lists(
 
 
 @given(PIECES, st.sampled_from([" ", "", "\n"]))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_no_word_is_lost_but_headings(pieces: list[str], space: str) -> None:
     text = space.join(pieces)
     found = split_report(text)
@@ -170,7 +170,7 @@ def test_no_word_is_lost_but_headings(pieces: list[str], space: str) -> None:
 
 
 @given(st.text(max_size=300))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_string_is_split(text: str) -> None:
     found = split_report(text)
     for name in found.__dataclass_fields__:
@@ -187,8 +187,8 @@ def test_a_hostile_text_costs_linear_time(unit: str) -> None:
         split_report(unit * (size // len(unit)))
         return time.process_time() - start
 
-    seconds(10_000)
-    small, large = min(seconds(20_000) for _ in range(3)), min(seconds(160_000) for _ in range(2))
+    seconds(2_000)
+    small, large = min(seconds(5_000) for _ in range(3)), min(seconds(40_000) for _ in range(2))
     assert large < 8 * 4 * small + 0.05
 
 
@@ -198,7 +198,7 @@ def test_real_sections_come_apart_again(dev_data: Path) -> None:
     equal.
     """
     with open(dev_data / "reports" / "openi_reports.csv", newline="", encoding="utf-8") as file:
-        reports = list(csv.DictReader(file))[::40]
+        reports = list(csv.DictReader(file))[::60]
     rng = random.Random(0)
     wrong: Counter[str] = Counter()
     total: Counter[str] = Counter()
@@ -219,6 +219,6 @@ def test_real_sections_come_apart_again(dev_data: Path) -> None:
                 found = split_report(text)
                 total[shape] += 1
                 wrong[shape] += any(getattr(found, name) != sections.get(name) for name in styles.LONG)
-    assert sum(total.values()) > 2000
+    assert sum(total.values()) > 1500
     assert {shape: wrong[shape] / total[shape] for shape in total if wrong[shape] > 0.06 * total[shape]} == {}
     assert sum(wrong.values()) < 0.03 * sum(total.values())

@@ -89,7 +89,7 @@ def oracle(history: list[Sighting], rules: PairingRules) -> dict[str, tuple[str,
 
 
 @given(histories(), RULES)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_pairs_are_those_of_the_definition(history: list[Sighting], rules: PairingRules) -> None:
     links = pair(history, rules)
     assert {link.current.image: (link.prior.image, link.gap_days) for link in links} == oracle(history, rules)
@@ -97,7 +97,7 @@ def test_pairs_are_those_of_the_definition(history: list[Sighting], rules: Pairi
 
 
 @given(histories(), RULES, st.randoms(use_true_random=False), st.integers(-1000, 1000))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_input_order_and_origin_of_days_change_nothing(history, rules, rng, origin) -> None:
     links = pair(history, rules)
     shuffled = list(history)
@@ -110,7 +110,7 @@ def test_input_order_and_origin_of_days_change_nothing(history, rules, rng, orig
 
 
 @given(histories(), RULES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_stranger_changes_nothing(history: list[Sighting], rules: PairingRules) -> None:
     stranger = Sighting("stranger", "z", "zi", "PA", 0, 0)
     assert pair([*history, stranger], rules) == pair(history, rules)

@@ -217,10 +217,9 @@ def found_in(data: bytes, tokens: dict[str, bytes]) -> list[str]:
         where
         for where, token in tokens.items()
         if token
-        and any(
-            needle in view
-            for view in views
-            for needle in (token, token.decode().encode("utf-16-le"), token.decode().encode("utf-16-be"))
+        and (
+            any(token in view for view in views)
+            or any(token.decode().encode(wide) in data for wide in ("utf-16-le", "utf-16-be"))
         )
     ]
 

@@ -117,10 +117,16 @@ def test_the_search_finds_them_in_a_naive_copy(sentinels, syntax: str) -> None:
     assert len(found) > 900
 
 
-def test_only_written_attributes_are_in_the_file(tmp_path: Path, sentinels) -> None:
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, sentinels) -> Path:
+    """The planted file, exported."""
+    _, _, (path,) = run(tmp_path_factory.mktemp("exported"), {"a": sentinels.plant().data})
+    return path
+
+
+def test_only_written_attributes_are_in_the_file(exported: Path, sentinels) -> None:
     """Beyond the byte search: short VRs cannot be searched for, so the attributes are counted."""
-    _, _, (path,) = run(tmp_path, {"a": sentinels.plant().data})
-    dataset = pydicom.dcmread(path)
+    dataset = pydicom.dcmread(exported)
     table = load_table()
     keywords = {keyword_for_tag(element.tag) for element in dataset.iterall()}
     assert keywords <= set(WRITTEN)
@@ -136,23 +142,22 @@ def test_only_written_attributes_are_in_the_file(tmp_path: Path, sentinels) -> N
         "ImplementationClassUID",
         "ImplementationVersionName",
     }
-    assert path.read_bytes()[:128] == b"\0" * 128
+    assert exported.read_bytes()[:128] == b"\0" * 128
     assert np.array_equal(dataset.pixel_array & 0xFFF, sentinels.chest())
     assert dataset.pixel_array.max() < 4096
 
 
-def test_dates_are_shifted_not_kept(tmp_path: Path, sentinels) -> None:
+def test_dates_are_shifted_not_kept(exported: Path, sentinels) -> None:
     """The sentinel days lie within the table's length; the shift is at least a year, so none can come
     back.
     """
     planted = sentinels.plant()
-    _, _, (path,) = run(tmp_path, {"a": planted.data})
     tokens = {
         int(t)
         for where, t in planted.tokens.items()
         if where.startswith("row") and t.isdigit() and len(t) == 8
     }
-    moved = datetime.datetime.strptime(pydicom.dcmread(path).StudyDate, "%Y%m%d").date()
+    moved = datetime.datetime.strptime(pydicom.dcmread(exported).StudyDate, "%Y%m%d").date()
     assert int(moved.strftime("%Y%m%d")) not in tokens
     study = next(t for where, t in planted.tokens.items() if where == "row 00080020")
     gap = datetime.datetime.strptime(study.decode(), "%Y%m%d").date() - moved

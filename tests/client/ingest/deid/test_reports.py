@@ -76,7 +76,7 @@ def test_latin1_has_to_be_named_and_holds_no_controls() -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_any_bytes_give_text_or_a_code(raw: bytes) -> None:
     try:
         assert "\0" not in decode(raw)
@@ -128,7 +128,7 @@ BODY = st.lists(
     st.sampled_from(["\r\n", "\n", "\r"]),
     st.sampled_from(["utf-8", "utf-16"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_table_comes_back(tmp_path_factory, rows, end: str, codec: str) -> None:
     path = tmp_path_factory.mktemp("reports") / "r.csv"
     path.write_bytes(table([["accession", "text"], *map(list, rows)], codec, end))
