@@ -4,7 +4,7 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -155,31 +155,31 @@ def _new(rng: np.random.Generator, style: Style, finding: str) -> Lesion:
 
 
 def _evolve(rng: np.random.Generator, style: Style, lesions: list[Lesion], gap: int) -> list[Lesion]:
+    """The findings ``gap`` days later."""
     after = []
     for lesion in lesions:
-        moves, better = _PACE[lesion.finding]
-        slow = min(1.0, gap / 90) if lesion.finding in _SLOW else min(1.0, 0.55 + gap / 10)
-        severity = lesion.severity + float(rng.normal(0, 0.015))
-        if rng.random() < moves * slow:
-            step = float(rng.uniform(STEP + 0.03, 0.6))
-            severity = lesion.severity + (-step if rng.random() < better else step)
-            if abs(np.clip(severity, style.mildest, 1) - lesion.severity) < STEP and severity > style.mildest:
-                continue_with = lesion.severity - step  # no room above: it gets better instead
-                severity = continue_with
-        if severity < style.mildest:
-            if lesion.severity - severity < STEP:
-                severity = style.mildest
-            else:
-                continue
-        after.append(
-            Lesion(lesion.finding, round(float(min(severity, 1.0)), 3), lesion.side, lesion.zone, lesion.seed)
-        )
+        severity = _moved(rng, style, lesion, gap)
+        if severity:
+            after.append(replace(lesion, severity=round(severity, 3)))
     for finding in PATHOLOGIES:
         if all(x.finding != finding for x in lesions):
             chance = style.prevalence.get(finding, 0.0) * (0.15 if finding in _SLOW else 0.35)
             if rng.random() < chance:
                 after.append(_new(rng, style, finding))
     return sorted(after, key=lambda x: PATHOLOGIES.index(x.finding))
+
+
+def _moved(rng: np.random.Generator, style: Style, lesion: Lesion, gap: int) -> float:
+    """New severity, 0 once resolved: either almost the old one or more than STEP away, never between."""
+    moves, better = _PACE[lesion.finding]
+    pace = min(1.0, gap / 90) if lesion.finding in _SLOW else min(1.0, 0.55 + gap / 10)
+    if rng.random() >= moves * pace:
+        return float(np.clip(lesion.severity + rng.normal(0, 0.015), style.mildest, 1))
+    step = float(rng.uniform(STEP + 0.03, 0.6))
+    # Without room to get worse it gets better.
+    worse = rng.random() >= better and lesion.severity <= 1 - STEP - 0.01
+    severity = min(lesion.severity + step, 1.0) if worse else lesion.severity - step
+    return severity if severity >= style.mildest else 0.0
 
 
 def _devices(
