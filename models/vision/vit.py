@@ -31,7 +31,7 @@ class Config:
     pool: Literal["cls", "mean"] = "cls"
     drop_path: float = 0.0
     stem: Literal["patch", "conv"] = "patch"
-    """``conv``: 3x3 convolutions of stride 2 in place of the one patch convolution; learns from far fewer films
+    """``conv``: 3x3 convolutions of stride 2 in place of the one patch convolution; converges in fewer epochs
     (Xiao et al., arXiv 2106.14881). The patch must then be a power of two."""
 
     def check(self) -> None:
