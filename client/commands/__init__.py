@@ -1,0 +1,1 @@
+"""The commands of ``fedcxr-site``, one file each; :mod:`client.cli` puts them together."""
