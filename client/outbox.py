@@ -62,11 +62,15 @@ class Outbox:
             return Refusal(Code.POLICY, f"component {sorted(uninvited)[0]!r} was not asked for and does not leave")
         megabytes = sum(a.nbytes for a in answer.tensors.values()) / 1e6
         if megabytes > self.policy.max_reply_mb:
-            return Refusal(Code.POLICY, f"the reply has {megabytes:.1f} MB; this site sends {self.policy.max_reply_mb:g} at most")
+            return Refusal(
+                Code.POLICY, f"the reply has {megabytes:.1f} MB; this site sends {self.policy.max_reply_mb:g} at most"
+            )
         for row in answer.metrics:
-            if row.positives is not None and row.finding != MACRO:
-                if too_small(row.positive_patients, row.negative_patients, self.policy.min_cell):
-                    return Refusal(Code.POLICY, f"metric {row.metric!r} rests on fewer than {self.policy.min_cell} patients")
+            counted = row.positives is not None and row.finding != MACRO
+            if counted and too_small(row.positive_patients, row.negative_patients, self.policy.min_cell):
+                return Refusal(
+                    Code.POLICY, f"metric {row.metric!r} rests on fewer than {self.policy.min_cell} patients"
+                )
         return None
 
 

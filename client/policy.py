@@ -51,7 +51,9 @@ def consent(policy: Policy, ask: Ask, objective: Any, local: LoopConfig) -> Refu
     if odd:
         return Refusal(Code.POLICY, f"component {odd[0]!r} may not leave this site")
     if ask.privacy and objective.privacy is None:
-        return Refusal(Code.PRIVACY, f"objective {objective.cfg.name!r} has no sound private recipe: {objective.no_privacy}")
+        return Refusal(
+            Code.PRIVACY, f"objective {objective.cfg.name!r} has no sound private recipe: {objective.no_privacy}"
+        )
     if ask.kind is Kind.TRAIN:
         if local.epochs is not None and local.epochs > policy.max_epochs:
             return Refusal(Code.POLICY, f"{local.epochs:g} epochs a round; this site allows {policy.max_epochs:g}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Site:
     store: Store
     rows: Mapping[str, np.ndarray]
     folder: Path
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     device: str = "cpu"
 
 
@@ -239,4 +239,8 @@ class SiteTrainer:
 
 def _training_metrics(done: Trained) -> list[Result]:
     losses = [Result(name, None, value, n=done.items) for name, value in done.losses.items()]
-    return [*losses, Result("seconds", None, done.seconds, n=done.steps), Result("steps", None, done.steps, n=done.steps)]
+    return [
+        *losses,
+        Result("seconds", None, done.seconds, n=done.steps),
+        Result("steps", None, done.steps, n=done.steps),
+    ]

@@ -46,9 +46,9 @@ def _add(folder: str, wheel: str) -> str:
     return wheel
 
 
-def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):  # noqa: D103
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     return _add(wheel_directory, build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
-def build_editable(wheel_directory, config_settings=None, metadata_directory=None):  # noqa: D103
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
     return _add(wheel_directory, build_meta.build_editable(wheel_directory, config_settings, metadata_directory))

@@ -87,7 +87,9 @@ def learning_rate(cfg: LoopConfig, schedule: Schedule) -> float:
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def batches(items: int, batch_size: int, steps: int, weights: Tensor | None, generator: torch.Generator) -> Iterator[Tensor]:
+def batches(
+    items: int, batch_size: int, steps: int, weights: Tensor | None, generator: torch.Generator
+) -> Iterator[Tensor]:
     """Item numbers [batch_size] of each step.
 
     Without weights every item comes once before any comes twice; with weights, draws are with replacement.

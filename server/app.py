@@ -66,8 +66,13 @@ class FlowerCourier:
         life = 2 * seconds
         waiting = [i for i, answer in enumerate(answers) if answer is None]
         messages = [
-            Message(to_record(letters[i].ask), letters[i].node, TYPES[letters[i].ask.kind], ttl=life,
-                    group_id=str(letters[i].ask.round))
+            Message(
+                to_record(letters[i].ask),
+                letters[i].node,
+                TYPES[letters[i].ask.kind],
+                ttl=life,
+                group_id=str(letters[i].ask.round),
+            )
             for i in waiting
         ]
         ids = list(self.grid.push_messages(messages)) if messages else []
@@ -140,7 +145,9 @@ def execute(launched: Launch, courier: FlowerCourier, folder: RunFolder, resume:
             summary = Run(launched, courier, folder).execute(resume)
         except Exception as error:
             text = str(error) if isinstance(error, RunFailed | NotEnoughSites | ValueError) else ""
-            folder.finish("failed", error=text or f"{type(error).__name__}: see the run's log", peak_memory_mb=memory.mb)
+            folder.finish(
+                "failed", error=text or f"{type(error).__name__}: see the run's log", peak_memory_mb=memory.mb
+            )
             log.error("failed: %s", text or type(error).__name__)
             try:
                 write_report(folder.path)

@@ -121,7 +121,15 @@ def report_command(folder: Annotated[Path, typer.Argument(help="A run's folder."
 
 
 def _simulated(
-    config: str, data: Path | None, out: Path, seed: int, rounds: int, set_: list[str], workers: int, resume: str, quiet: bool
+    config: str,
+    data: Path | None,
+    out: Path,
+    seed: int,
+    rounds: int,
+    set_: list[str],
+    workers: int,
+    resume: str,
+    quiet: bool,
 ) -> Simulated:
     try:
         values = {
@@ -153,8 +161,13 @@ class _Shown:
 
     def __init__(self, quiet: bool) -> None:
         self.bar = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(), console=errors, disable=quiet,
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=errors,
+            disable=quiet,
         )
         self.task: Any = None
         self.events = 0
@@ -178,7 +191,9 @@ class _Shown:
         self.size = size
         for event in folder.lines("events.jsonl")[self.events :]:
             self.events += 1
-            self.bar.console.print(f"[yellow]{event['event']}[/] {event['site'] or ''}: {event['text']}", soft_wrap=True)
+            self.bar.console.print(
+                f"[yellow]{event['event']}[/] {event['site'] or ''}: {event['text']}", soft_wrap=True
+            )
         total = sum(p["rounds"] for p in folder.about["config"]["phases"])
         judged = [x for x in folder.lines("metrics.jsonl") if (x["metric"], x["finding"]) == ("auroc", MACRO)]
         judged = [x for x in judged if x["cohort"] == "federated" and x["site"] == "central"]
@@ -193,11 +208,16 @@ def _say_end(done: Simulated) -> None:
         errors.print(f"[red]failed:[/] {results.get('error')}", soft_wrap=True)
         errors.print(f"what there is lies in {done.folder}", soft_wrap=True)
         return
-    found = [x for x in results["final"] if x["metric"] == "auroc" and x["cohort"] == "federated" and x["site"] == "central"]
+    found = [
+        x for x in results["final"] if x["metric"] == "auroc" and x["cohort"] == "federated" and x["site"] == "central"
+    ]
     for line in found:
         value = "   -" if line["value"] is None else f"{line['value']:.3f}"
         interval = f"[{line['low']:.3f}, {line['high']:.3f}]" if line["low"] is not None else (line["reason"] or "")
-        console.print(f"  {line['finding'] if line['finding'] != MACRO else 'mean':<28} AUROC {value}  {interval}", highlight=False)
+        console.print(
+            f"  {line['finding'] if line['finding'] != MACRO else 'mean':<28} AUROC {value}  {interval}",
+            highlight=False,
+        )
     console.print(
         f"{results['rounds']} rounds in {results['seconds_rounds']:.0f} s after {done.seconds - results['seconds_rounds']:.0f} s "
         f"of start-up and end, {results['bytes_per_round'] / 1e6:.2f} MB a round, peak {results['peak_memory_mb'] / 1e3:.1f} GB",

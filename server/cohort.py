@@ -78,7 +78,9 @@ class Cohort:
             for site in self.sites
         }
 
-    def take(self, answers: Mapping[str, Answer], guard: GuardConfig, quorum: int, registered: Mapping[str, int]) -> Outcome:
+    def take(
+        self, answers: Mapping[str, Answer], guard: GuardConfig, quorum: int, registered: Mapping[str, int]
+    ) -> Outcome:
         """Guard the answers of a round and combine what is good, if there are at least ``quorum``."""
         outcome, updates = Outcome(), []
         for site, answer in sorted(answers.items()):

@@ -56,12 +56,7 @@ def table(run_folders: Sequence[Path], metric: str = "auroc") -> list[Row]:
 
 def site_table(run_folders: Sequence[Path]) -> list[SiteRow]:
     """One row per run and site, the whole federation (site `central`) first."""
-    return [
-        SiteRow(label, gain)
-        for label, run in _read(run_folders)
-        for gain in run.gains
-        if gain.finding == MACRO
-    ]
+    return [SiteRow(label, gain) for label, run in _read(run_folders) for gain in run.gains if gain.finding == MACRO]
 
 
 def _read(run_folders: Sequence[Path]) -> list[tuple[str, RunData]]:
@@ -119,9 +114,7 @@ def _print_findings(rows: Sequence[Row], title: str, several: bool, console: Con
         shown.add_column("local (mean)" if cohort == "local" else cohort, no_wrap=True)
     before = None
     for row in rows:
-        name = Text(
-            "" if row.finding == before else row.finding, style="bold" if row.finding == MACRO else ""
-        )
+        name = Text("" if row.finding == before else row.finding, style="bold" if row.finding == MACRO else "")
         before = row.finding
         support = "" if row.n is None else f"{row.positives} / {row.n}"
         cells = [Text(_fitted(show_cell(row.cells[c]), console)) for c in cohorts]

@@ -1,10 +1,10 @@
 """The run folder (DESIGN section 4): everything a run leaves behind. The report and the dashboard read this, nothing else.
 
-    run.yaml        resolved config, versions, sites, status
-    metrics.jsonl   one line per phase, round, cohort, site, finding and metric
-    events.jsonl    refusals, deadlines, quorum, resumption
-    checkpoints/    round-NNNN/{model,server}.safetensors + state.json
-    results.json    written last: its status is what says that a run succeeded
+run.yaml        resolved config, versions, sites, status
+metrics.jsonl   one line per phase, round, cohort, site, finding and metric
+events.jsonl    refusals, deadlines, quorum, resumption
+checkpoints/    round-NNNN/{model,server}.safetensors + state.json
+results.json    written last: its status is what says that a run succeeded
 """
 
 from __future__ import annotations
@@ -167,8 +167,14 @@ class RunFolder:
         order = {p.name: i for i, p in enumerate(plan.phases)}
         kept = [x for x in self.lines("metrics.jsonl") if (order[x["phase"]], x["round"]) <= (order[phase], number)]
         # Sites measure a model on arrival, in the round after: those lines will come again too.
-        kept = [x for x in kept if x["site"] == "central" or x["metric"] in _OF_ROUND or
-                x["metric"].endswith("_loss") or (order[x["phase"]], x["round"]) < (order[phase], number)]
+        kept = [
+            x
+            for x in kept
+            if x["site"] == "central"
+            or x["metric"] in _OF_ROUND
+            or x["metric"].endswith("_loss")
+            or (order[x["phase"]], x["round"]) < (order[phase], number)
+        ]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomically(self.path / "metrics.jsonl", text.encode())
 

@@ -125,12 +125,21 @@ class Run:
 
     def _hello(self, site: str) -> Ask:
         phase = self.plan.phases[0]
-        return Ask(kind=Kind.HELLO, site=site, objective=to_plain(phase.objective), model=model_request(self.plan),
-                   **self._common())
+        return Ask(
+            kind=Kind.HELLO,
+            site=site,
+            objective=to_plain(phase.objective),
+            model=model_request(self.plan),
+            **self._common(),
+        )
 
     def _common(self) -> dict[str, Any]:
-        return {"run": self.folder.path.name, "seed": self.plan.seed, "config_hash": self.plan.hash,
-                "code_hash": code_hash()}
+        return {
+            "run": self.folder.path.name,
+            "seed": self.plan.seed,
+            "config_hash": self.plan.hash,
+            "code_hash": code_hash(),
+        }
 
     def _welcome(self, letters: list[Letter], names: list[str]) -> list[Answer]:
         answers = self.courier.exchange(letters, self.plan.federation.first_deadline_seconds, lambda *_: None)
@@ -209,8 +218,11 @@ class Run:
 
         def on_answer(letter: Letter, answer: Answer) -> None:
             arrived.append(letter)
-            self._say(f"  round {overall}: {letter.ask.cohort}/{letter.ask.site} {'said no' if answer.refusal else 'done'} "
-                      f"({len(arrived)} of {total})", level=logging.DEBUG)
+            self._say(
+                f"  round {overall}: {letter.ask.cohort}/{letter.ask.site} {'said no' if answer.refusal else 'done'} "
+                f"({len(arrived)} of {total})",
+                level=logging.DEBUG,
+            )
 
         answers = self.courier.exchange(letters, self.plan.federation.deadline_seconds, on_answer)
         self.traffic["down"] += sum(_bytes(letter.ask) for letter in letters)
@@ -228,7 +240,9 @@ class Run:
         for site, refusal in outcome.refused:
             self._refused(site, Answer(site=site, refusal=refusal), number, cohort)
         if not outcome.combined:
-            text = f"{len(outcome.accepted)} good replies of {len(cohort.sites)} sites, {quorum} needed; model unchanged"
+            text = (
+                f"{len(outcome.accepted)} good replies of {len(cohort.sites)} sites, {quorum} needed; model unchanged"
+            )
             self.folder.event("quorum", round=number, site=cohort.name, code="below_quorum", text=text)
             self._say(f"  round {number} {cohort.name}: {text}")
         for site in outcome.accepted:
@@ -245,8 +259,9 @@ class Run:
                 self._line(phase, number, cohort.arm, site, norm, cohort.trained_on)
         return outcome.combined
 
-    def _traffic_lines(self, phase: Phase, number: int, cohort: Cohort, letters: Sequence[Letter],
-                       answers: Mapping[str, Answer]) -> None:
+    def _traffic_lines(
+        self, phase: Phase, number: int, cohort: Cohort, letters: Sequence[Letter], answers: Mapping[str, Answer]
+    ) -> None:
         if cohort.arm != "federated":
             return
         for letter in letters:
@@ -304,8 +319,14 @@ class Run:
             for name, value in tensors.items()
             if not (kind == "model" and cohort.arm == "federated")
         }
-        state = {"round": self.done, "phase": phase.name, "phase_round": number, "config_hash": self.plan.hash,
-                 "traffic": self.traffic, "seconds": self.clock["rounds"]}
+        state = {
+            "round": self.done,
+            "phase": phase.name,
+            "phase_round": number,
+            "config_hash": self.plan.hash,
+            "traffic": self.traffic,
+            "seconds": self.clock["rounds"],
+        }
         self.folder.checkpoint(self.done, self._federated.tensors, server, state, self.plan.checkpoints)
 
     def _resume(self) -> None:
@@ -318,8 +339,10 @@ class Run:
         for cohort in self.cohorts:
             cohort.begin(phase)
             own = {k: v for k, v in server.items() if k.split("|")[0] == cohort.name}
-            part = {kind: {k.split("|", 2)[2]: v for k, v in own.items() if k.split("|")[1] == kind}
-                    for kind in ("model", "memory")}
+            part = {
+                kind: {k.split("|", 2)[2]: v for k, v in own.items() if k.split("|")[1] == kind}
+                for kind in ("model", "memory")
+            }
             cohort.restore(model if cohort.arm == "federated" else part["model"], part["memory"])
         self.folder.forget_after(self.plan, state["phase"], state["phase_round"])
         self.folder.event("resumed", round=self.done, text=f"from checkpoint {self.done}")
@@ -348,8 +371,15 @@ class Run:
         return self._scores
 
     def _line(self, phase: Phase, number: int, arm: str, site: str, row: Result, trained_on: str | None = None) -> None:
-        self.folder.metric(phase=phase.name, round=number, cohort=arm, site=site, trained_on=trained_on,
-                           split=self.plan.evaluation.split, **row.line())
+        self.folder.metric(
+            phase=phase.name,
+            round=number,
+            cohort=arm,
+            site=site,
+            trained_on=trained_on,
+            split=self.plan.evaluation.split,
+            **row.line(),
+        )
 
     def _refused(self, site: str, answer: Answer, number: int, cohort: Cohort | None = None) -> None:
         refusal = answer.refusal

@@ -186,9 +186,7 @@ class RunData:
         models = [self._final.get((cohort, site, metric, finding, t)) for t in self.trainers]
         return _mean(whole, [line for line in models if line is not None])
 
-    def history(
-        self, cohort: str, metric: str, finding: str | None, site: str = CENTRAL
-    ) -> list[tuple[float, Cell]]:
+    def history(self, cohort: str, metric: str, finding: str | None, site: str = CENTRAL) -> list[tuple[float, Cell]]:
         """(moment, cell) over the rounds, rising; cells as in :meth:`final`."""
         at: dict[float, list[Line]] = {}
         for line in self._by_kind.get((cohort, metric, finding, site), ()):
@@ -231,9 +229,7 @@ class RunData:
     def _at(self, cohort: str, site: str, lines: list[Line]) -> Cell:
         whole = next((ln for ln in lines if ln.trained_on is None), None)
         if cohort != "local":
-            return _cell(
-                whole or lines[-1]
-            )  # two lines at one moment: a phase's end, and the next one's start
+            return _cell(whole or lines[-1])  # two lines at one moment: a phase's end, and the next one's start
         if site != CENTRAL:
             return _cell(next((ln for ln in lines if ln.trained_on == site), whole))
         return _mean(whole, [ln for ln in lines if ln.trained_on is not None])
@@ -295,15 +291,9 @@ def _mean(whole: Line | None, models: list[Line]) -> Cell:
         first = models[0]
         cell = Cell(sum(values) / len(values), None, None, first.n, first.positives)
     else:
-        return (
-            _cell(whole or (models[0] if models else None))
-            if not values
-            else Cell(reason="not all models have one")
-        )
+        return _cell(whole or (models[0] if models else None)) if not values else Cell(reason="not all models have one")
     span = (min(values), max(values)) if values else (None, None)
-    return Cell(
-        cell.value, cell.low, cell.high, cell.n, cell.positives, cell.reason, max(len(models), 1), *span
-    )
+    return Cell(cell.value, cell.low, cell.high, cell.n, cell.positives, cell.reason, max(len(models), 1), *span)
 
 
 def number(value: Any) -> float | None:
@@ -328,9 +318,7 @@ def read_run(folder: Path) -> RunData:
     raw_lines = _read_jsonl(folder / "metrics.jsonl", problems)
     lines, bad = _parse_lines(raw_lines)
     if bad:
-        problems.append(
-            f"metrics.jsonl: {bad} of {len(raw_lines)} lines lack phase, round, cohort, site or metric"
-        )
+        problems.append(f"metrics.jsonl: {bad} of {len(raw_lines)} lines lack phase, round, cohort, site or metric")
     events = [e for e in _read_jsonl(folder / "events.jsonl", problems) if isinstance(e, dict)]
     return RunData(folder, run, results, tuple(lines), tuple(events), tuple(problems))
 

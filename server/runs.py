@@ -70,9 +70,7 @@ def _row(folder: Path) -> RunRow:
         )
     except (OSError, TypeError, ValueError, AttributeError, KeyError) as error:
         # Hand-edited folders can be wrong in ways nobody lists; the other runs must still be shown.
-        return RunRow(
-            folder, folder.name, folder.name, "unreadable", 0, None, None, None, "", None, repr(error)
-        )
+        return RunRow(folder, folder.name, folder.name, "unreadable", 0, None, None, None, "", None, repr(error))
 
 
 def rounds_done(run: RunData) -> int:
@@ -139,9 +137,7 @@ def print_runs(rows: list[RunRow], console: Console | None = None) -> None:
         style = {"failed": "red", "unreadable": "red", "running": "cyan"}.get(row.status, "")
         # Text, not markup: a name or an error may hold square brackets.
         names = [Text(row.id), *([Text(row.name)] if named else [])]
-        table.add_row(
-            *names, Text(row.status, style=style), str(row.rounds), score, show_seconds(row.seconds)
-        )
+        table.add_row(*names, Text(row.status, style=style), str(row.rounds), score, show_seconds(row.seconds))
     console.print(table)
     for row in rows:
         if row.note:

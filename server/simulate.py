@@ -7,6 +7,7 @@ at the end; success means that Flower says so *and* that the run wrote its own r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -114,9 +115,7 @@ def _staged(app: Path, home: Path) -> Path:
     return stage
 
 
-def _wait(
-    flower: _Flower, flower_id: str, folder: RunFolder, on_change: Callable[[RunFolder], None]
-) -> dict[str, Any]:
+def _wait(flower: _Flower, flower_id: str, folder: RunFolder, on_change: Callable[[RunFolder], None]) -> dict[str, Any]:
     """Until the run wrote its results and Flower agrees, or Flower says that it is over without them."""
     started, asked = time.time(), time.monotonic()
     while True:
@@ -264,10 +263,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal(member: psutil.Process, number: int) -> None:
-    try:
+    with contextlib.suppress(psutil.NoSuchProcess):
         member.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def _free_port() -> int:

@@ -70,9 +70,7 @@ def span(
     if not known:
         return inside or (0.0, 1.0)
     low, high = min(known), max(known)
-    air = max(
-        (high - low) * 0.06, (least - (high - low)) / 2, 1e-9 if high > low else abs(high) * 0.05 or 0.5
-    )
+    air = max((high - low) * 0.06, (least - (high - low)) / 2, 1e-9 if high > low else abs(high) * 0.05 or 0.5)
     low, high = low - air, high + air
     if inside:
         low, high = max(low, inside[0]), min(high, inside[1])
@@ -131,9 +129,7 @@ def _grid(frame: _Frame, ticks: Sequence[float], show: Callable[[float], str]) -
     parts = []
     for tick in ticks:
         y = frame.y(tick)
-        parts.append(
-            f'<line class="grid" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
+        parts.append(f'<line class="grid" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(frame.left - 6, y + 4, show(tick), "tick", "end"))
     return parts
 
@@ -154,9 +150,7 @@ def _phases(frame: _Frame, phases: Sequence[tuple[float, str]]) -> list[str]:
     parts = []
     for start, name in phases:
         x = frame.x(start)
-        parts.append(
-            f'<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top:.1f}" y2="{frame.bottom:.1f}"/>'
-        )
+        parts.append(f'<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top:.1f}" y2="{frame.bottom:.1f}"/>')
         parts.append(_text(x + 4, frame.top + 8, name, "tick", "start"))
     return parts
 
@@ -267,9 +261,7 @@ def intervals(
     )
 
 
-def scale(
-    domain: tuple[float, float], *, width: int = 260, show: Callable[[float], str] = lambda v: f"{v:g}"
-) -> str:
+def scale(domain: tuple[float, float], *, width: int = 260, show: Callable[[float], str] = lambda v: f"{v:g}") -> str:
     """The axis that stands above a column of :func:`intervals`."""
     frame = _Frame(6, 0, width - 6, 18, domain, (0, 1))
     parts = [f'<line class="axis" x1="6" x2="{width - 6}" y1="17.5" y2="17.5"/>']

@@ -53,7 +53,9 @@ class Exchange:
         """
         for pattern in self.keep:
             if not any(fnmatchcase(name, pattern) for name in state):
-                raise ConfigError(f"exchange.keep {pattern!r}: matches no tensor; names look like {next(iter(state))!r}")
+                raise ConfigError(
+                    f"exchange.keep {pattern!r}: matches no tensor; names look like {next(iter(state))!r}"
+                )
         selected = {n: t for n, t in state.items() if not any(fnmatchcase(n, p) for p in self.keep)}
         if not selected:
             raise ConfigError(f"exchange.keep {list(self.keep)}: keeps every tensor, nothing would travel")

@@ -102,8 +102,10 @@ def _data(plan: RunConfig, text: str) -> Path | None:
             raise ConfigError("data: missing; this plan reads images from a folder: data='/absolute/folder'")
         return None
     if not needed:
-        raise ConfigError(f"data {text!r} and a plan that {'generates its patients' if simulation else 'has real sites'}: "
-                          f"leave data away, or choose a plan that imports")
+        raise ConfigError(
+            f"data {text!r} and a plan that {'generates its patients' if simulation else 'has real sites'}: "
+            f"leave data away, or choose a plan that imports"
+        )
     path = Path(text).expanduser()
     if not path.is_absolute():
         raise ConfigError(f"data {text!r}: give an absolute folder; the run's processes work elsewhere")

@@ -1,15 +1,15 @@
 """The plan of a run: one YAML, loaded strictly, the same object on the server and at each virtual site.
 
-    name: demo
-    seed: 7
-    model: {vision: {name: vit, image_size: 64, patch: 8, width: 128, depth: 4, heads: 4}}
-    phases:
-      - name: diagnosis
-        rounds: 8
-        objective: {name: diagnosis, findings: [Cardiomegaly], size: 64}
-        local: {epochs: 1}
-        rule: {name: mean}
-    federation: {quorum: 0.5, deadline_seconds: 600}
+name: demo
+seed: 7
+model: {vision: {name: vit, image_size: 64, patch: 8, width: 128, depth: 4, heads: 4}}
+phases:
+  - name: diagnosis
+    rounds: 8
+    objective: {name: diagnosis, findings: [Cardiomegaly], size: 64}
+    local: {epochs: 1}
+    rule: {name: mean}
+federation: {quorum: 0.5, deadline_seconds: 600}
 """
 
 from __future__ import annotations

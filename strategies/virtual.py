@@ -43,7 +43,8 @@ def site_rows(launched: Launch, store: Store) -> dict[str, dict[str, np.ndarray]
     splits = store.split(simulation.fractions)
     sites = partition(store, simulation.partition, store.where(view=simulation.views))
     return {
-        site: {name: rows[splits[rows] == name] for name in simulation.fractions} for site, rows in sorted(sites.items())
+        site: {name: rows[splits[rows] == name] for name in simulation.fractions}
+        for site, rows in sorted(sites.items())
     }
 
 

@@ -17,7 +17,9 @@ Carry = Callable[[Message, Context], Message]
 class InProcessGrid(Grid):
     """``nodes`` nodes that call ``client`` with their own context; each node does one message at a time."""
 
-    def __init__(self, client: Carry, nodes: int, run_config: dict | None = None, node_configs: list[dict] | None = None):
+    def __init__(
+        self, client: Carry, nodes: int, run_config: dict | None = None, node_configs: list[dict] | None = None
+    ):
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.client = client
         self.sent: list[Message] = []

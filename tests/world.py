@@ -25,7 +25,9 @@ def film(rng: np.random.Generator, labels: dict[str, int], side: int = 32, shift
     return image.clip(0, 255).astype(np.uint8)
 
 
-def write_store(path: Path, patients: int = 60, sources=("a", "b", "c"), seed: int = 0, only_negative: str | None = None):
+def write_store(
+    path: Path, patients: int = 60, sources=("a", "b", "c"), seed: int = 0, only_negative: str | None = None
+):
     """Two films a patient; every source has its own brightness."""
     rng, secret = np.random.default_rng(seed), public_secret("tests")
     with StoreWriter(path, secret=secret, short_side=32) as writer:
@@ -55,7 +57,9 @@ def plan_values(**changes) -> dict:
     values = {
         "name": "tiny",
         "seed": 3,
-        "model": {"vision": {"name": "vit", "image_size": 32, "patch": 8, "width": 32, "depth": 1, "heads": 2, "pool": "mean"}},
+        "model": {
+            "vision": {"name": "vit", "image_size": 32, "patch": 8, "width": 32, "depth": 1, "heads": 2, "pool": "mean"}
+        },
         "phases": [
             {
                 "name": "diagnosis",
@@ -92,7 +96,11 @@ def federate(folder: Path, store: Path, client=None, nodes: int = 3, **changes):
     from tests.inprocess import InProcessGrid
 
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"config": str(write_plan(folder / "plan.yaml", **changes)), "data": str(store), "out": str(folder / "out")}
+    values = {
+        "config": str(write_plan(folder / "plan.yaml", **changes)),
+        "data": str(store),
+        "out": str(folder / "out"),
+    }
     launched = launch(values)
     grid = InProcessGrid(client or carry, nodes, values)
     run = RunFolder.create(folder / "out" / "run", launched.plan)

@@ -47,7 +47,9 @@ def import_command(
     if as_json:
         print_json(asdict(summary))
         return
-    console.print(f"{summary.accepted} images added, {summary.duplicate} there already, {summary.seconds:.1f} s", highlight=False)
+    console.print(
+        f"{summary.accepted} images added, {summary.duplicate} there already, {summary.seconds:.1f} s", highlight=False
+    )
     if summary.changed:
         console.print(f"  {summary.changed} rows now say something else; the store keeps what it has", highlight=False)
     for code, count in summary.quarantined.items():

@@ -38,10 +38,7 @@ NATIVE = frozenset(
 )
 
 DECODER_DEPENDENCIES = {
-    syntax: (plugin,)
-    for syntax, plugins in PREFERENCE.items()
-    for plugin in plugins[:1]
-    if plugin != "pydicom"
+    syntax: (plugin,) for syntax, plugins in PREFERENCE.items() for plugin in plugins[:1] if plugin != "pydicom"
 }
 """Asked for by pydicom's plug-in interface."""
 

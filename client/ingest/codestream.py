@@ -69,9 +69,7 @@ def jpeg2000_frame(code: bytes) -> Frame:
     if start < 0:
         raise Refusal(Reason.BAD_CODESTREAM, "start")
     try:
-        _, _, x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0, samples = struct.unpack_from(
-            ">HH8LH", code, start + 4
-        )
+        _, _, x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0, samples = struct.unpack_from(">HH8LH", code, start + 4)
         depth = code[start + 42]
     except (struct.error, IndexError):
         raise Refusal(Reason.BAD_CODESTREAM, "size segment") from None

@@ -73,17 +73,13 @@ _DEGREE = re.compile(
     r",?[ \t]{1,9}(?:M\.?D|Ph\.?D|D\.O|R\.N|RN|N\.P|PA-?C|CRNA|MBBS|MBChB|FRC[RPS]|FACR|RT\(R\))\b\.?"
     r"(?![\w:])"
 )
-_INITIALS = re.compile(
-    r"(?:^|[ \t]{2}|\d[ \t])([A-Z]{2,3})[ \t]?[/:][ \t]?([A-Za-z]{2,3})[ \t]*$", re.MULTILINE
-)
+_INITIALS = re.compile(r"(?:^|[ \t]{2}|\d[ \t])([A-Z]{2,3})[ \t]?[/:][ \t]?([A-Za-z]{2,3})[ \t]*$", re.MULTILINE)
 """Dictation and transcription initials at the end of a line: ``JS/mt``."""
 _SIGNATURE = re.compile(r"(?:^|[.\s])[-\u2013\u2014~][ \t]?((?:[A-Z][\w'.-]{1,30}[ \t]?){2,3})\s{0,9}\Z")
 
 _TOKEN = re.compile(rf"[^\W\d_](?:[^\W\d_]|[{APOSTROPHES}](?=[^\W\d_])|-(?=[^\W\d_]))*")
 _NEXT = re.compile(r"[ \t]{1,9}|,[ \t]{1,9}(?=[A-Z])|\n(?=[A-Z][a-z]+\b(?!:))")
-_AND = re.compile(
-    r"[ \t]{0,9}(?:,[ \t]{0,9}and\b|,|&|\band\b|\bor\b)[ \t]{0,9}(?:drs?\.?[ \t]{0,9})?", re.IGNORECASE
-)
+_AND = re.compile(r"[ \t]{0,9}(?:,[ \t]{0,9}and\b|,|&|\band\b|\bor\b)[ \t]{0,9}(?:drs?\.?[ \t]{0,9})?", re.IGNORECASE)
 _PIECE = rf"(?<![^\W_])(?:[^\W\d_]\.|[^\W\d_](?:[^\W\d_]|[{APOSTROPHES}-](?=[^\W\d_])){{1,30}})"
 _NAME_BEFORE = re.compile(rf"(?:{_PIECE},?[ \t]{{0,9}}){{1,4}}$")
 _CAPITALISED = re.compile(
@@ -157,9 +153,7 @@ def _one_name(text: str, position: int, sure: bool, shouted: bool) -> Span | Non
             position = end  # "B.J. Smith"
             continue
         gap = _NEXT.match(text, end)
-        if gap is None or (
-            "," in gap.group() and (len(words) > 1 or not _follows_comma(text, gap.end(), sure))
-        ):
+        if gap is None or ("," in gap.group() and (len(words) > 1 or not _follows_comma(text, gap.end(), sure))):
             break
         position = gap.end()
     named = (sure and words) or any(word.lower() not in PARTICLES for word in words)

@@ -53,9 +53,7 @@ class Decoded:
     flags: tuple[str, ...] = ()
 
 
-def decode(
-    item: Path | str | bytes, config: DecodeConfig | None = None, limits: Limits | None = None
-) -> Decoded:
+def decode(item: Path | str | bytes, config: DecodeConfig | None = None, limits: Limits | None = None) -> Decoded:
     """Decode one file, given by path or as bytes.
 
     Raises:

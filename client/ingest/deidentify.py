@@ -263,9 +263,7 @@ def _what(dataset: Dataset, image: Radiograph) -> None:
     dataset.Modality = header.modality.strip().upper()
     dataset.BodyPartExamined = "CHEST" if image.chest else ""
     position = header.view_position.strip().upper()
-    dataset.ViewPosition = (
-        position if position in _POSITIONS else image.view if image.view in ("PA", "AP") else ""
-    )
+    dataset.ViewPosition = position if position in _POSITIONS else image.view if image.view in ("PA", "AP") else ""
     if image.view in _VIEW_CODES:
         dataset.ViewCodeSequence = [_code(*_VIEW_CODES[image.view])]
     orientation = header.patient_orientation.strip().upper().split("\\")
@@ -359,9 +357,7 @@ def _conformance(dataset: Dataset, table: Table) -> None:
     """PS3.15 E.1.1: who did what, by which edition."""
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = f"{METHOD} {table.edition}"
-    dataset.DeidentificationMethodCodeSequence = [
-        _code(code, meaning, "DCM") for code, meaning in OPTIONS.items()
-    ]
+    dataset.DeidentificationMethodCodeSequence = [_code(code, meaning, "DCM") for code, meaning in OPTIONS.items()]
     dataset.LongitudinalTemporalInformationModified = "MODIFIED"
 
 

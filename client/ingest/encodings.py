@@ -51,9 +51,7 @@ def decode(raw: bytes, encoding: str = "auto") -> str:
             text = raw.decode(candidate)
         except (UnicodeDecodeError, LookupError):
             continue
-        if _CONTROL.search(text) is None and (
-            candidate != "cp1252" or encoding != "auto" or _plausible(text)
-        ):
+        if _CONTROL.search(text) is None and (candidate != "cp1252" or encoding != "auto" or _plausible(text)):
             return text
     raise Refusal(Reason.REPORT_ENCODING)
 

@@ -62,9 +62,7 @@ class ExportConfig:
         if self.gate.burned_in != "refuse":
             raise ConfigError("gate.burned_in: 'accept' is not allowed in an export; leave it at 'refuse'")
         if self.gate.patient_id != "require":
-            raise ConfigError(
-                "gate.patient_id: 'allow_absent' is not allowed in an export; leave it at 'require'"
-            )
+            raise ConfigError("gate.patient_id: 'allow_absent' is not allowed in an export; leave it at 'require'")
 
 
 class Exporter:

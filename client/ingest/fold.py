@@ -46,9 +46,7 @@ def _timelines(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
         for name in ("day", "order"):
             study[name] = _least(study[name], row.get(name))
     return {
-        (patient, key): placed
-        for patient, studies in patients.items()
-        for key, placed in _timeline(studies).items()
+        (patient, key): placed for patient, studies in patients.items() for key, placed in _timeline(studies).items()
     }
 
 

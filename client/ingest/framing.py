@@ -32,9 +32,7 @@ class Framing:
 
     def check(self) -> None:
         if not 0 <= self.crop_keeps_at_least <= 1:
-            raise ValueError(
-                f"crop_keeps_at_least: {self.crop_keeps_at_least} is not a share between 0 and 1"
-            )
+            raise ValueError(f"crop_keeps_at_least: {self.crop_keeps_at_least} is not a share between 0 and 1")
         if not 16 <= self.short_side <= 4096:
             raise ValueError(f"short_side: {self.short_side} is not allowed; give 16 to 4096 pixels")
         if self.min_side < 1:

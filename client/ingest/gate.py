@@ -69,16 +69,12 @@ _VIEW_CODES = {
     "399198007": "LATERAL",
     "R-10232": "LATERAL",
 }
-_CHEST_CODES = frozenset(
-    ["51185008", "816094009", "43799004", "39607008", "T-D3000", "T-D3200", "T-D3300", "T-28000"]
-)
+_CHEST_CODES = frozenset(["51185008", "816094009", "43799004", "39607008", "T-D3000", "T-D3200", "T-D3300", "T-28000"])
 
 _OBLIQUE = re.compile(r"OBL|\b[RL][AP]O\b|\b[RL]LO\b|LORDOT|AXIAL|DECUB|\b[RL]LD\b|TANGENT")
 _PA = re.compile(r"\bP ?A\b|POSTERO ?-?ANTERIOR|POSTEROANT|\bD ?V\b|DORSO ?-?VENTRAL")
 _AP = re.compile(r"\bA ?P\b|ANTERO ?-?POSTERIOR|ANTEROPOST|\bV ?D\b|VENTRO ?-?DORSAL")
-_LATERAL = re.compile(
-    r"\b[LR]?LAT|\b[LR]L\b|PROFIL|PERFIL|SEITLICH|\bLATERO|ZIJDELINGS|SIDEBILD|BOCZN|\bYAN\b"
-)
+_LATERAL = re.compile(r"\b[LR]?LAT|\b[LR]L\b|PROFIL|PERFIL|SEITLICH|\bLATERO|ZIJDELINGS|SIDEBILD|BOCZN|\bYAN\b")
 
 _CHEST = re.compile(
     # English, Latin, French, Spanish, Portuguese, Italian, German, Dutch, Nordic, Polish, Czech, Turkish
@@ -87,9 +83,7 @@ _CHEST = re.compile(
     # Greek, Russian, Arabic, Hebrew, Chinese, Japanese, Korean, Thai, Vietnamese
     r"|ΘΩΡΑΚ|ГРУД|ЛЕГК|صدر|חזה|胸|肺|흉부|ทรวงอก|NGUC\b|PHOI\b"
 )
-_VAGUE = re.compile(
-    r"^(|UNKNOWN|OTHER|OTHERS?|NONE|NA|N A|UNDEFINED|UNSPECIFIED|GENERAL|BODY|TRUNK|DEFAULT|ANY|MISC)$"
-)
+_VAGUE = re.compile(r"^(|UNKNOWN|OTHER|OTHERS?|NONE|NA|N A|UNDEFINED|UNSPECIFIED|GENERAL|BODY|TRUNK|DEFAULT|ANY|MISC)$")
 _ELSEWHERE = re.compile(
     r"ABDOM|\bKUB\b|PELVI|\bHIP\b|KNEE|ANKLE|FOOT|\bHAND\b|WRIST|ELBOW|SHOULDER|SKULL|SINUS|DENTAL|JAW|PANORAM"
     r"|CERVICAL|LUMBAR|L[ -]?SPINE|C[ -]?SPINE|EXTREMIT|FEMUR|TIBIA|HUMERUS|FOREARM|BREAST|MAMMO|HEAD\b|NECK"

@@ -41,9 +41,7 @@ class Intensity:
 
     def check(self) -> None:
         if not self.width > 0:
-            raise ValueError(
-                f"width: {self.width} is not allowed; give a number of standard deviations above 0"
-            )
+            raise ValueError(f"width: {self.width} is not allowed; give a number of standard deviations above 0")
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(f"percentiles: {self.percentiles} is not allowed; give 0 <= low < high <= 100")

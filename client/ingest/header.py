@@ -181,9 +181,7 @@ def _text(dataset: Dataset, tag: BaseTag) -> tuple[str, bool]:
         return kept[:MAX_VALUE], len(kept) <= MAX_VALUE
     except MemoryError:
         raise
-    except (
-        Exception
-    ):  # bad character sets, wrong VRs: whatever pydicom stumbles over, the value is unreadable
+    except Exception:  # bad character sets, wrong VRs: whatever pydicom stumbles over, the value is unreadable
         return "", False
 
 

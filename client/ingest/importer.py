@@ -110,9 +110,7 @@ def import_folder(
         items = list(_items(manifest, writer, secret))
         summary = Summary(filtered=len(manifest.rows) - len(items))
         refused: Counter[str] = Counter()
-        for done, (item, answer, data) in enumerate(
-            _decoded(items, writer, workers, short_side, limits), start=1
-        ):
+        for done, (item, answer, data) in enumerate(_decoded(items, writer, workers, short_side, limits), start=1):
             code = _commit(item, answer, data, writer, summary)
             if code is not None:
                 refused[code.value] += 1

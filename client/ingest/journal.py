@@ -24,8 +24,7 @@ def write_failure(error: OSError, path: Path) -> StoreWriteError:
         )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return StoreWriteError(
-            f"{place}: not writable ({error.strerror}); "
-            "let this user write to the store's folder, or choose another"
+            f"{place}: not writable ({error.strerror}); let this user write to the store's folder, or choose another"
         )
     return StoreWriteError(f"{place}: writing failed ({error.strerror}); nothing committed so far is lost")
 

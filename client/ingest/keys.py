@@ -34,9 +34,7 @@ def keyed(secret: bytes, *parts: str) -> str:
         SecretError: for a secret shorter than 16 bytes.
     """
     if len(secret) < 16:
-        raise SecretError(
-            f"the secret has {len(secret)} bytes; at least 16 are needed (site_secret makes 32)"
-        )
+        raise SecretError(f"the secret has {len(secret)} bytes; at least 16 are needed (site_secret makes 32)")
     message = bytearray()
     for part in parts:
         raw = part.encode()
@@ -61,8 +59,7 @@ def site_secret(path: Path) -> bytes:
         raise SecretError(f"{path}: not a regular file; give the path of a file that holds the site's secret")
     if status.st_mode & 0o077:
         raise SecretError(
-            f"{path}: mode {stat.S_IMODE(status.st_mode):04o} lets others read the secret; "
-            "run chmod 600 on it"
+            f"{path}: mode {stat.S_IMODE(status.st_mode):04o} lets others read the secret; run chmod 600 on it"
         )
     try:
         secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
@@ -71,9 +68,7 @@ def site_secret(path: Path) -> bytes:
             f"{path}: cannot be read as hexadecimal text ({type(error).__name__}); restore it from its backup"
         ) from None
     if len(secret) < _SECRET_BYTES:
-        raise SecretError(
-            f"{path}: holds {len(secret)} bytes, {_SECRET_BYTES} expected; restore it from its backup"
-        )
+        raise SecretError(f"{path}: holds {len(secret)} bytes, {_SECRET_BYTES} expected; restore it from its backup")
     return secret
 
 
@@ -95,8 +90,7 @@ def _create_secret(path: Path) -> None:
             os.unlink(temporary)
     except OSError as error:
         raise SecretError(
-            f"{path}: the secret cannot be created ({error.strerror}); "
-            "make its folder and let this user write there"
+            f"{path}: the secret cannot be created ({error.strerror}); make its folder and let this user write there"
         ) from None
 
 

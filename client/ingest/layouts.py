@@ -128,9 +128,7 @@ class Labels:
     )
 
     def check(self) -> None:
-        given = [
-            n for n, v in (("column", self.column), ("columns", self.columns), ("headers", self.headers)) if v
-        ]
+        given = [n for n, v in (("column", self.column), ("columns", self.columns), ("headers", self.headers)) if v]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} contradict each other; keep one")
         if bool(self.column) != bool(self.map):
@@ -141,9 +139,7 @@ class Labels:
     @cached_property
     def terms(self) -> dict[str, dict[str, State]]:
         """``map`` with the short form written out."""
-        return {
-            term: {means: "present"} if isinstance(means, str) else means for term, means in self.map.items()
-        }
+        return {term: {means: "present"} if isinstance(means, str) else means for term, means in self.map.items()}
 
     @property
     def _findings(self) -> list[str]:
@@ -213,9 +209,7 @@ class Report:
 
     def check(self) -> None:
         if not self.deidentified:
-            raise ValueError(
-                "deidentified: false; only text without identifiers may be imported from a manifest"
-            )
+            raise ValueError("deidentified: false; only text without identifiers may be imported from a manifest")
 
 
 @config
@@ -282,9 +276,7 @@ def load_layout(name: str | Path) -> Layout:
         if str(name) not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ConfigError(
-                f"layout {str(name)!r}: {hint}shipped: {', '.join(known)}; or give a .yaml file"
-            )
+            raise ConfigError(f"layout {str(name)!r}: {hint}shipped: {', '.join(known)}; or give a .yaml file")
         path = _LAYOUTS / f"{name}.yaml"
     return build(Layout, read_yaml(path), path.stem)
 
@@ -300,9 +292,7 @@ class Manifest:
         self.folder = Path(folder)
         self.layout = layout
         if not self.folder.is_dir():
-            raise LayoutError(
-                f"{folder}: no such folder; give the folder that holds {' or '.join(layout.csv)}"
-            )
+            raise LayoutError(f"{folder}: no such folder; give the folder that holds {' or '.join(layout.csv)}")
         self.path = self._find_csv()
         self.rows = self._read()
         self.label_columns = layout.labels.columns_in(self.header)
@@ -358,12 +348,8 @@ class Manifest:
             "view": layout.view.of(row, VIEWS, "UNKNOWN") if layout.view else "UNKNOWN",
             "sex": layout.sex.of(row, SEXES, "UNKNOWN") if layout.sex else "UNKNOWN",
             "age_band": age_band(_age(row.get(layout.age, ""))) if layout.age else "UNKNOWN",
-            "findings": (row.get(report.findings, "").strip() or None)
-            if report and report.findings
-            else None,
-            "impression": (row.get(report.impression, "").strip() or None)
-            if report and report.impression
-            else None,
+            "findings": (row.get(report.findings, "").strip() or None) if report and report.findings else None,
+            "impression": (row.get(report.impression, "").strip() or None) if report and report.impression else None,
             "flags": ",".join(sorted(flags)) or None,
             **layout.labels.of(row, self.label_columns),
         }
@@ -380,8 +366,7 @@ class Manifest:
             if found:
                 return found[0]
         raise LayoutError(
-            f"{self.folder}: no {' or '.join(self.layout.csv)} there; "
-            f"layout {self.layout.name!r} reads that file"
+            f"{self.folder}: no {' or '.join(self.layout.csv)} there; layout {self.layout.name!r} reads that file"
         )
 
     def _read(self) -> list[dict[str, str]]:
@@ -443,9 +428,7 @@ def _split(template: str) -> list[str]:
 def _codes(states: dict[str, State]) -> dict[str, int]:
     """States as the store's columns; what is unmentioned is left out."""
     return {
-        label_column(finding): int(Label[state.upper()])
-        for finding, state in states.items()
-        if state != "unmentioned"
+        label_column(finding): int(Label[state.upper()]) for finding, state in states.items() if state != "unmentioned"
     }
 
 

@@ -125,9 +125,7 @@ def _study_of(report: Report, index: SiteIndex, pseudonyms: Pseudonyms) -> str |
     return patient if isinstance(patient, Reason) else found
 
 
-def _day_of(
-    report: Report, study: str, index: SiteIndex, pseudonyms: Pseudonyms, summary: MatchSummary
-) -> int | None:
+def _day_of(report: Report, study: str, index: SiteIndex, pseudonyms: Pseudonyms, summary: MatchSummary) -> int | None:
     patient = index.patient_of(study)
     date = parse_date(report.date)
     if date is None or not isinstance(patient, str) or isinstance(patient, Reason):

@@ -203,9 +203,7 @@ def _stands_as_name(text: str, span: Span, shouted: bool) -> bool:
         text[max(0, span[0] - 20) : span[0]],
         text[span[1] : span[1] + 1],
     )
-    if re.search(
-        r"\b(?:mrs?|ms|miss|dr|prof|patient|pt|name|doctor|nurse)\b[.:]?\s*$", before, re.IGNORECASE
-    ):
+    if re.search(r"\b(?:mrs?|ms|miss|dr|prof|patient|pt|name|doctor|nurse)\b[.:]?\s*$", before, re.IGNORECASE):
         return word[0].isupper()
     capitalised = word[0].isupper() and word[1:].islower()
     if capitalised and len(word) == 2 and word.lower() not in RADIOLOGY:

@@ -126,9 +126,7 @@ _DATES = [
         rf"(?<![\w.]){_DAY}(?:\s+of)?[\s./-]{{0,3}}{_MONTH}",
         rf"(?:[\s.,/-]{{0,3}}{_SHORT_YEAR}(?!\d)(?!\s*{UNIT}\b))?",
     ),
-    rule(
-        "DATE", rf"(?<!\w){_MONTH}[\s,.-]{{0,3}}{_DAY}(?:\s*,?\s*-?{_SHORT_YEAR}(?!\d))?(?!\w)", _NOT_MEASURED
-    ),
+    rule("DATE", rf"(?<!\w){_MONTH}[\s,.-]{{0,3}}{_DAY}(?:\s*,?\s*-?{_SHORT_YEAR}(?!\d))?(?!\w)", _NOT_MEASURED),
     rule(
         "DATE",
         rf"(?<!\w)(?:{_MONTH}|may\b\.?)[\s,./-]{{0,3}}(?:of\s+)?(?:{_YEAR}|['\u2019]\d\d)(?!\d)(?!\s*{UNIT}\b)",
@@ -186,9 +184,7 @@ _TIMES = [
     ),
     rule("TIME", r"(?<![\d:.])(?:1[0-2]|0?[1-9])\s?(?:[ap]\.m\b\.?|[ap]m\b)"),
     rule("TIME", rf"(?:\bat|@)\s?(?P<x>{_HOUR})(?![\d.])(?:\s?(?:h|hrs?|hours)\b)?", check=_no_unit),
-    rule(
-        "TIME", rf"(?:(?<=[/-]\d\d)|(?<=[/-]\d{{4}}))\s(?P<x>{_HOUR})(?![\d.])", check=_no_unit
-    ),  # behind a date
+    rule("TIME", rf"(?:(?<=[/-]\d\d)|(?<=[/-]\d{{4}}))\s(?P<x>{_HOUR})(?![\d.])", check=_no_unit),  # behind a date
     rule("TIME", rf"(?<![\d.]){_HOUR}\s?(?:h|hrs|hours)\b"),
 ]
 

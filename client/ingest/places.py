@@ -33,9 +33,7 @@ _RULES = [
         "ADDRESS",
         r"(?<![\w-])[a-z\u00e4\u00f6\u00fc][\w-]{0,40}(?:stra(?:\u00dfe|sse)|str\.|gasse|platz|allee)\s+\d{1,4}[a-z]?\b",
     ),
-    rule(
-        "ADDRESS", r"\b\d{1,4},?\s+(?:rue|calle|piazza)\s+(?:(?:de|du|des|la|le|les|del|di|della)\s+){0,2}\w+"
-    ),
+    rule("ADDRESS", r"\b\d{1,4},?\s+(?:rue|calle|piazza)\s+(?:(?:de|du|des|la|le|les|del|di|della)\s+){0,2}\w+"),
     rule(
         "ADDRESS",
         r"\b(?:resid(?:es|ing|ence)|lives?|living|home address|address)\s*(?:at|:|is)\s*(?P<x>[^.;\n]{3,80})",
@@ -67,9 +65,7 @@ _LOCAL = re.compile(
     )
 )
 _WORD = re.compile(r"([^\W\d_][\w'\u2019.-]{0,40})[ \t]?")
-_GENERIC = frozenset(
-    ("outside", "other", "another", "same", "our", "local", "referring", "prior", "community")
-)
+_GENERIC = frozenset(("outside", "other", "another", "same", "our", "local", "referring", "prior", "community"))
 
 
 def find_places(text: str) -> Iterator[Found]:

@@ -85,13 +85,10 @@ class Table:
         advice = "install a newer release of this software, or generate a newer table"
         if age > limits.max_days:
             raise TableError(
-                f"PS3.15 table {self.edition} is {age} days old, {limits.max_days} are allowed (max_days); "
-                f"{advice}"
+                f"PS3.15 table {self.edition} is {age} days old, {limits.max_days} are allowed (max_days); {advice}"
             )
         if age > limits.warn_days:
-            return (
-                f"PS3.15 table {self.edition} is {age} days old, refused from {limits.max_days} on; {advice}"
-            )
+            return f"PS3.15 table {self.edition} is {age} days old, refused from {limits.max_days} on; {advice}"
         return None
 
 
@@ -109,13 +106,9 @@ def load_table(path: Path = FILE) -> Table:
         whole = hashlib.sha256(compact).hexdigest() == held["rows_sha256"] and len(rows) == held["row_count"]
         edition, as_of = str(held["edition"]), datetime.date.fromisoformat(held["as_of"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TableError(
-            f"{path.name}: cannot be read ({type(error).__name__}); install the software again"
-        ) from None
+        raise TableError(f"{path.name}: cannot be read ({type(error).__name__}); install the software again") from None
     if not whole or len({row.tag for row in rows}) != len(rows):
-        raise TableError(
-            f"{path.name}: the rows differ from their recorded digest; install the software again"
-        )
+        raise TableError(f"{path.name}: the rows differ from their recorded digest; install the software again")
     masked = [row for row in rows if "x" in row.tag]
     return Table(
         edition=edition,

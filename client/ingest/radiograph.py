@@ -39,9 +39,7 @@ LARGEST_NUMBER = 1e6
 """Bound of windows and rescale values; 16-bit pixels need less, and longer numbers could be identifiers."""
 
 _SPACINGS = {"PixelSpacing": 10.0, "ImagerPixelSpacing": 10.0, "PixelAspectRatio": 1000.0}
-_LOSSY = frozenset(
-    {uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K}
-)
+_LOSSY = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000, uid.HTJ2K})
 """Transfer syntaxes that may have lost something; JPEG 2000 and HTJ2K are counted so unless the file says
 no.
 """
@@ -206,8 +204,7 @@ def _check(image: Radiograph) -> None:
         "bits": image.allocated in (8, 16) and 1 <= image.stored <= image.allocated,
         "pixels": image.pixels.ndim == 2 and image.pixels.size > 0 and int(image.pixels.max()) <= bits,
         "modality": _bounded(image.modality),
-        "voi": len(image.vois) <= MAX_VOIS
-        and all(_bounded(v) and not isinstance(v, Rescale) for v in image.vois),
+        "voi": len(image.vois) <= MAX_VOIS and all(_bounded(v) and not isinstance(v, Rescale) for v in image.vois),
         "spacing": all(_spacing_plausible(name, pair) for name, pair in image.spacing.items()),
         "padding": len(image.padding) <= 2 and all(0 <= value <= bits for value in image.padding),
         "shape": image.shape in ("", "IDENTITY", "INVERSE"),

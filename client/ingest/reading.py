@@ -27,9 +27,7 @@ class ReadConfig:
     gate: Gate = Gate()
     quality: QualityConfig = QualityConfig()
     limits: Limits = Limits()
-    digest: bool = (
-        True  # hash the file: a third of the time of an uncompressed image, nothing of a compressed one
-    )
+    digest: bool = True  # hash the file: a third of the time of an uncompressed image, nothing of a compressed one
 
 
 @dataclass(frozen=True)

@@ -120,9 +120,7 @@ class ReportFiles:
         elif self.path.is_file():
             self._table = _Table(self.path, self.settings)
         else:
-            raise ConfigError(
-                "reports: no such file or folder; give a CSV, or a folder with one text file per study"
-            )
+            raise ConfigError("reports: no such file or folder; give a CSV, or a folder with one text file per study")
 
     def __iter__(self) -> Iterator[Report | Problem]:
         return iter(self._table) if self._table else self._files()
@@ -287,18 +285,14 @@ class _Table:
                 name: next((header.index(n) for n in _names(name, own) if n in header), None)
                 for name, own in wanted.items()
             }
-            missing = {
-                name for name, own in wanted.items() if found[name] is None and (own or name == "text")
-            }
+            missing = {name for name, own in wanted.items() if found[name] is None and (own or name == "text")}
             keyed = found["study_uid"] is not None or found["accession"] is not None
             if not missing and keyed:
                 if any(header.count(header[place]) > 1 for place in found.values() if place is not None):
                     raise ConfigError("reports: a column name stands twice in the first line; rename one")
                 return _Columns(len(header), delimiter, **found)  # type: ignore[arg-type]
         named = {name: own or " or ".join(ALIASES[name]) for name, own in wanted.items()}
-        lacking = "; ".join(
-            f"{name}: {named[name]}" for name in sorted(missing or {"study_uid", "accession"})
-        )
+        lacking = "; ".join(f"{name}: {named[name]}" for name in sorted(missing or {"study_uid", "accession"}))
         raise ConfigError(
             f"reports: the first line lacks a column ({lacking}); name the columns in the configuration. "
             "The text is needed, and a study UID or an accession number"

@@ -45,9 +45,7 @@ def check_row(row: Mapping[str, Any], label_columns: Collection[str]) -> dict[st
     for name in ("image", "patient", "study", "digest"):
         value = values.get(name)
         if not isinstance(value, str) or not _KEY.fullmatch(value):
-            raise RowError(
-                f"column {name!r}: a keyed hash ({KEY_LENGTH} hexadecimal digits) is needed; use keyed()"
-            )
+            raise RowError(f"column {name!r}: a keyed hash ({KEY_LENGTH} hexadecimal digits) is needed; use keyed()")
     for name, allowed in _VOCABULARY.items():
         if values[name] not in allowed:
             raise RowError(f"column {name!r}: a value outside its vocabulary; allowed: {', '.join(allowed)}")
@@ -68,9 +66,7 @@ def check_pixels(pixels: np.ndarray, short_side: int) -> memoryview:
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or 0 in pixels.shape:
         raise RowError(f"pixels: uint8 [height, width] expected, got {pixels.dtype} {list(pixels.shape)}")
     if min(pixels.shape) > short_side:
-        raise RowError(
-            f"pixels: short side {min(pixels.shape)} is over this store's {short_side}; resize before add()"
-        )
+        raise RowError(f"pixels: short side {min(pixels.shape)} is over this store's {short_side}; resize before add()")
     return memoryview(np.ascontiguousarray(pixels)).cast("B")
 
 
@@ -81,16 +77,12 @@ def _check_text(values: Mapping[str, Any]) -> None:
         if not isinstance(values.get(name, ""), str):
             raise RowError(f"column {name!r}: text is needed")
     if "flags" in values and not _FLAGS.fullmatch(values["flags"]):
-        raise RowError(
-            "column 'flags': comma-separated words of a-z, 0-9 and - are needed, as in 'cut,inverted:0.9'"
-        )
+        raise RowError("column 'flags': comma-separated words of a-z, 0-9 and - are needed, as in 'cut,inverted:0.9'")
 
 
 def _check_label(name: str, value: Any, label_columns: Collection[str]) -> None:
     if name not in label_columns:
-        raise RowError(
-            f"column {name!r}: no CheXpert class and not among this store's free labels; declare it"
-        )
+        raise RowError(f"column {name!r}: no CheXpert class and not among this store's free labels; declare it")
     if not isinstance(value, int) or isinstance(value, bool) or value not in _CODES:
         codes = ", ".join(f"{label.value} ({label.name})" for label in Label)
         raise RowError(f"column {name!r}: one of {codes} is needed")

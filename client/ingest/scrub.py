@@ -223,6 +223,4 @@ def _phrases(value: str) -> Iterator[re.Pattern[str]]:
         words = re.findall(r"[^\W_]+", part)
         if len("".join(words)) < 4 or (len(words) < 3 and all(w.lower() in RADIOLOGY for w in words)):
             continue
-        yield re.compile(
-            r"(?<![^\W_])" + r"[\W_]{1,3}".join(map(re.escape, words)) + r"(?![^\W_])", re.IGNORECASE
-        )
+        yield re.compile(r"(?<![^\W_])" + r"[\W_]{1,3}".join(map(re.escape, words)) + r"(?![^\W_])", re.IGNORECASE)

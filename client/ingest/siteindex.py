@@ -78,9 +78,7 @@ class SiteIndex:
             return error
         if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
             return IndexFileError(f"{self.path.name}: another ingest is using it; wait until it is done")
-        return IndexFileError(
-            f"{self.path.name}: damaged or not writable; restore it, or delete it and ingest again"
-        )
+        return IndexFileError(f"{self.path.name}: damaged or not writable; restore it, or delete it and ingest again")
 
     def _private_file(self) -> None:
         """Make the file, or check that only its owner may read it; SQLite gives its side files the same
@@ -119,9 +117,7 @@ class SiteIndex:
         self._db.execute("COMMIT")
         self._db.execute("BEGIN")
 
-    def add_study(
-        self, patient: str, study: str, accession: str | None = None, day: int | None = None
-    ) -> None:
+    def add_study(self, patient: str, study: str, accession: str | None = None, day: int | None = None) -> None:
         """Record what one image's header says. All values are pseudonyms; the same again changes nothing.
 
         A study's images may differ in their date: the earliest counts.
@@ -131,8 +127,7 @@ class SiteIndex:
             self._db.execute("INSERT OR IGNORE INTO accessions VALUES (?, ?)", (accession, study))
         if day is not None:
             self._db.execute(
-                "INSERT INTO days VALUES (?, ?) "
-                "ON CONFLICT (study) DO UPDATE SET day = min(day, excluded.day)",
+                "INSERT INTO days VALUES (?, ?) ON CONFLICT (study) DO UPDATE SET day = min(day, excluded.day)",
                 (study, day),
             )
 
@@ -195,9 +190,7 @@ class SiteIndex:
 
     def conflicting_reports(self) -> Iterator[str]:
         """Studies with reports that contradict each other, sorted."""
-        yield from (
-            row[0] for row in self._db.execute("SELECT study FROM reports WHERE NOT usable ORDER BY study")
-        )
+        yield from (row[0] for row in self._db.execute("SELECT study FROM reports WHERE NOT usable ORDER BY study"))
 
     def studies_with_report(self) -> int:
         """How many studies have a usable report."""

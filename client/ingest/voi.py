@@ -164,9 +164,7 @@ def _lut(item: Dataset, signed: bool, little: bool) -> Lut | None:
         return None
     if isinstance(raw, bytes):
         wide = len(raw) >= 2 * count
-        entries = np.frombuffer(
-            raw, ("<u2" if little else ">u2") if wide else np.uint8, count=len(raw) // (1 + wide)
-        )
+        entries = np.frombuffer(raw, ("<u2" if little else ">u2") if wide else np.uint8, count=len(raw) // (1 + wide))
     else:
         try:
             entries = np.asarray([raw] if isinstance(raw, int) else list(raw), np.int64) & 0xFFFF

@@ -254,9 +254,7 @@ class StoreWriter:
                 "patients": len({row["patient"] for row in rows}),
                 "shards": 1 + max((row["shard"] for row in rows), default=-1),
             },
-            "sources": {
-                s: sum(row["source"] == s for row in rows) for s in sorted({r["source"] for r in rows})
-            },
+            "sources": {s: sum(row["source"] == s for row in rows) for s in sorted({r["source"] for r in rows})},
             "findings": list(findings),
             "short_side": header["short_side"],
             "preprocessing": header["preprocessing"],

@@ -88,9 +88,7 @@ def interval(values: NDArray[np.floating], level: float = LEVEL) -> Interval:
     if len(values) == 0:
         return Interval(None, None, 0, None)
     if 2 * left_out >= len(values):
-        return Interval(
-            None, None, left_out, f"no interval: {left_out} of {len(values)} resamples lack a class"
-        )
+        return Interval(None, None, left_out, f"no interval: {left_out} of {len(values)} resamples lack a class")
     if np.ptp(finite) <= 1e-12:
         return Interval(None, None, left_out, "no interval: every resample gives the same value")
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])

@@ -45,9 +45,7 @@ def reliability(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -
     positive = np.asarray(labels)[keep] == Label.PRESENT
     _, index = np.unique(equal_mass_bins(chosen, bins), return_inverse=True)
     count = np.bincount(index)
-    return Reliability(
-        np.bincount(index, weights=chosen) / count, np.bincount(index, weights=positive) / count, count
-    )
+    return Reliability(np.bincount(index, weights=chosen) / count, np.bincount(index, weights=positive) / count, count)
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:

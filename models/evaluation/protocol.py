@@ -64,15 +64,11 @@ def evaluate(
     rows: list[Result] = []
     for metric in metrics:
         own = {
-            e.cell.index: e
-            for e in estimates
-            if e.metric == metric and not too_small(*e.support.patients, min_cell)
+            e.cell.index: e for e in estimates if e.metric == metric and not too_small(*e.support.patients, min_cell)
         }
         for cell in cells:
             name = findings[cell.index]
-            rows.append(
-                own[cell.index].result(name) if cell.index in own else hide(_blank(metric, name), min_cell)
-            )
+            rows.append(own[cell.index].result(name) if cell.index in own else hide(_blank(metric, name), min_cell))
         rows.append(_macro(metric, list(own.values()), len(findings)))
     return rows
 
@@ -147,9 +143,7 @@ class _Data:
                 f"[{n}, {f}]; got {scores.shape} and {labels.shape}"
             )
         if strata is not None and np.shape(strata) != (n,):
-            raise ValueError(
-                f"strata must give one site for each of {n} images, got shape {np.shape(strata)}"
-            )
+            raise ValueError(f"strata must give one site for each of {n} images, got shape {np.shape(strata)}")
         if len(set(findings)) != f or MACRO in findings:
             raise ValueError(f"findings must differ and none may be called {MACRO!r}, got {list(findings)}")
         people, codes = np.unique(patients, return_inverse=True)

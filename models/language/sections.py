@@ -180,9 +180,7 @@ _CLOSE = re.compile(
     r"(?P<colon>[\])>*_]*[ \t]*:[:\-\u2013\u2014]*[*_\])>]*)|(?P<bracket>[\])>]|\*\*|__)|"
     r"(?P<dash>(?:-{1,2}|[\u2013\u2014])>?(?=\s))|(?P<line>[ \t]*(?=\n|\Z)))"
 )
-_CAPITAL_HEADING = re.compile(
-    r"\b(?:F(?i:indings)|I(?i:mpression|ndication)|C(?i:omparison)|T(?i:echnique))[ \t]*:"
-)
+_CAPITAL_HEADING = re.compile(r"\b(?:F(?i:indings)|I(?i:mpression|ndication)|C(?i:omparison)|T(?i:echnique))[ \t]*:")
 _NEXT = re.compile(r"[ \t]+([A-Za-z0-9]\S*)")
 
 
@@ -266,9 +264,7 @@ def _mark(text: str, match: re.Match[str], style: _Style) -> _Mark | None:
         return _Mark(start, close.end(), REST) if at_start and close else None
     section, strong = _section_of(match["name"])
     opened = re.search(r"[\[(<*_]+$", before)
-    if close is not None and (
-        opened or not close["bracket"]
-    ):  # "(no findings)" closes a bracket, not a heading
+    if close is not None and (opened or not close["bracket"]):  # "(no findings)" closes a bracket, not a heading
         if opened and section == REST and not strong:
             return None  # "[NAME]", "[DATE]": what a scrubber puts in the place of an identifier
         if opened and (close["bracket"] or close["colon"]) and not at_start:

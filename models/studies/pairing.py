@@ -43,8 +43,7 @@ class PairingRules:
             raise ConfigError(f"min_gap_days: {self.min_gap_days}; 0 or more days are needed")
         if self.max_gap_days is not None and self.max_gap_days < self.min_gap_days:
             raise ConfigError(
-                f"max_gap_days ({self.max_gap_days}) is below min_gap_days ({self.min_gap_days}): "
-                "no pair could exist"
+                f"max_gap_days ({self.max_gap_days}) is below min_gap_days ({self.min_gap_days}): no pair could exist"
             )
 
 

@@ -40,17 +40,11 @@ class Partition:
 
     def check(self) -> None:
         if self.by == "source" and self.sites is not None:
-            raise ValueError(
-                "by: 'source' contradicts sites: the number of sources is what the store has; drop one"
-            )
+            raise ValueError("by: 'source' contradicts sites: the number of sources is what the store has; drop one")
         if self.by != "source" and (self.sites is None or self.sites < 1):
-            raise ValueError(
-                f"sites: {self.sites} with by: {self.by!r}; give a number of sites of at least 1"
-            )
+            raise ValueError(f"sites: {self.sites} with by: {self.by!r}; give a number of sites of at least 1")
         if self.by != "dirichlet" and (self.alpha is not None or self.findings):
-            raise ValueError(
-                f"by: {self.by!r} contradicts alpha and findings, which belong to 'dirichlet'; drop them"
-            )
+            raise ValueError(f"by: {self.by!r} contradicts alpha and findings, which belong to 'dirichlet'; drop them")
         if self.by == "dirichlet" and (self.alpha is None or not 0 < self.alpha < float("inf")):
             raise ValueError(f"alpha: {self.alpha} with by: 'dirichlet'; give a number over 0, such as 0.5")
         if self.min_patients < 1:
@@ -99,9 +93,7 @@ def partition(store: Store, plan: Partition, rows: np.ndarray | None = None) -> 
     return {name: rows[site_of[of_row] == i] for i, name in enumerate(names)}
 
 
-def _by_source(
-    store: Store, rows: np.ndarray, of_row: np.ndarray, count: int
-) -> tuple[list[str], np.ndarray]:
+def _by_source(store: Store, rows: np.ndarray, of_row: np.ndarray, count: int) -> tuple[list[str], np.ndarray]:
     """A patient seen in two sources goes where most of the images are, or a patient would be in two sites."""
     names, source = np.unique(store.strings("source")[rows].astype(str), return_inverse=True)
     votes = np.zeros((count, len(names)), dtype=np.int64)
@@ -150,9 +142,7 @@ def _rarest_finding(
     """
     unknown = sorted(set(findings) - set(store.findings))
     if unknown:
-        raise PartitionError(
-            f"findings {unknown} are not in the store; it knows: {', '.join(store.findings)}"
-        )
+        raise PartitionError(f"findings {unknown} are not in the store; it knows: {', '.join(store.findings)}")
     labels = store.labels(findings or store.findings)[rows]
     has = np.zeros((count, labels.shape[1]), dtype=bool)
     np.logical_or.at(has, of_row, labels == Label.PRESENT)

@@ -75,20 +75,16 @@ class Store:
             )
             raise StoreError(f"{path}: no store.json; {hint}") from None
         except ValueError:
-            raise StoreError(
-                f"{path}/store.json: not valid JSON; run the import again to write it anew"
-            ) from None
+            raise StoreError(f"{path}/store.json: not valid JSON; run the import again to write it anew") from None
         version = about.get("schema_version") if isinstance(about, dict) else None
         if version != SCHEMA_VERSION:
             raise StoreError(
-                f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; "
-                "import the studies anew"
+                f"{path}: schema version {version!r}, this program reads {SCHEMA_VERSION}; import the studies anew"
             )
         table = _read_table(path, about)
         if not table.num_rows:
             raise StoreError(
-                f"{path}: the store holds no image; look in its quarantine.jsonl for the reasons, then "
-                "import again"
+                f"{path}: the store holds no image; look in its quarantine.jsonl for the reasons, then import again"
             )
         store = cls(path, about, table, hashlib.sha256(raw).hexdigest(), Path(cache or path / "derived"))
         store._check_shards()

@@ -84,9 +84,7 @@ class View(Dataset[Any]):
 
     findings: tuple[str, ...] = ()
 
-    def __init__(
-        self, store: Store, rows: np.ndarray, size: int, fit: Fit, progress: Progress | None
-    ) -> None:
+    def __init__(self, store: Store, rows: np.ndarray, size: int, fit: Fit, progress: Progress | None) -> None:
         self.store = store
         self.size = size
         self.rows = rows
@@ -164,9 +162,7 @@ class Labelled(View):
         super().__init__(store, rows, size, fit, progress)
 
     @classmethod
-    def missing(
-        cls, store: Store, rows: np.ndarray | None = None, findings: Sequence[str] = ()
-    ) -> str | None:
+    def missing(cls, store: Store, rows: np.ndarray | None = None, findings: Sequence[str] = ()) -> str | None:
         """Why this view cannot be made of ``rows``; None when it can."""
         if not findings:
             return f"findings: none given; this store knows: {', '.join(store.findings)}"
@@ -252,16 +248,12 @@ class Pairs(View):
         prior, current = self.pairs.prior[index], self.pairs.current[index]
         return PairBatch(
             images=Pair(self._images(prior), self._images(current)),
-            labels=Pair(
-                *(torch.from_numpy(part[index]) for part in (self.labels.prior, self.labels.current))
-            ),
+            labels=Pair(*(torch.from_numpy(part[index]) for part in (self.labels.prior, self.labels.current))),
             gap_days=torch.from_numpy(self.gap_days[index]),
         )
 
 
-def _find_pairs(
-    store: Store, rows: np.ndarray, same_view: bool, without_flags: Sequence[str]
-) -> Pair[np.ndarray]:
+def _find_pairs(store: Store, rows: np.ndarray, same_view: bool, without_flags: Sequence[str]) -> Pair[np.ndarray]:
     studies, priors = store.strings("study"), store.strings("prior")
     views, flags = store.strings("view"), store.strings("flags")
     unwanted = set(without_flags)
@@ -302,9 +294,7 @@ def _unknown_findings(store: Store, findings: Sequence[str]) -> str | None:
     unknown = [f for f in findings if f not in store.findings]
     if not unknown:
         return None
-    return (
-        f"findings: {', '.join(map(repr, unknown))} not in this store; it knows: {', '.join(store.findings)}"
-    )
+    return f"findings: {', '.join(map(repr, unknown))} not in this store; it knows: {', '.join(store.findings)}"
 
 
 def _mentioned(store: Store, rows: np.ndarray) -> list[str]:

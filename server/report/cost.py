@@ -75,9 +75,7 @@ def _bytes(at: Costs) -> Markup:
     return tag("figure", tag("figcaption", "Bytes per round", note), Markup(chart))
 
 
-def _fold(
-    histories: Iterable[Mapping[float, float]], how: Callable[[list[float]], float]
-) -> dict[float, float]:
+def _fold(histories: Iterable[Mapping[float, float]], how: Callable[[list[float]], float]) -> dict[float, float]:
     at: dict[float, list[float]] = {}
     for history in histories:
         for x, value in history.items():

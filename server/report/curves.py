@@ -15,9 +15,7 @@ MEAN_OF_LOCAL = "local: mean of the sites' own models"
 History = Sequence[tuple[float, Cell]]
 
 
-def legend(
-    local: str = "local: the site's own model", floor: bool = False, cohorts: Sequence[str] = COHORTS
-) -> Markup:
+def legend(local: str = "local: the site's own model", floor: bool = False, cohorts: Sequence[str] = COHORTS) -> Markup:
     """Markers, dashes and words of the cohorts."""
     names = {"federated": "federated", "local": local, "pooled": "pooled training"}
     keys = [_key(f'<path class="line {c}" d="M0 7H24"/>{marker(c, 12, 7)}', names[c]) for c in cohorts]
@@ -57,8 +55,7 @@ def _series(histories: Mapping[str, History], labels: bool) -> list[Series]:
     for cohort in ("pooled", "local", "federated"):
         if cohort in histories:
             points = [
-                Point(x, c.value, c.low, c.high, f"{cohort}, round {x:g}: {_plain(c)}")
-                for x, c in histories[cohort]
+                Point(x, c.value, c.low, c.high, f"{cohort}, round {x:g}: {_plain(c)}") for x, c in histories[cohort]
             ]
             made.append(Series(cohort, points, cohort if labels else ""))
     return made
@@ -109,9 +106,7 @@ def _round_table(run: RunData, histories: Mapping[str, History]) -> Markup:
     xs = sorted({x for h in at.values() for x in h})
     cut = xs[-ROUNDS_IN_TABLE:]
     rows = [[names.get(x, f"{x:g}"), *(interval(at[c].get(x, Cell())) for c in at)] for x in cut]
-    more = (
-        "" if len(cut) == len(xs) else f" The last {len(cut)} of {len(xs)} rounds; metrics.jsonl holds all."
-    )
+    more = "" if len(cut) == len(xs) else f" The last {len(cut)} of {len(xs)} rounds; metrics.jsonl holds all."
     return table(["round", *at], rows, f"Macro AUROC, {run.where}.{more}")
 
 
@@ -126,9 +121,7 @@ def _per_site(run: RunData) -> Markup:
         return Markup("")
     shown = dict(list(curves.items())[:SMALL_MULTIPLES])
     y_range = _score_range([h for found in shown.values() for h in found.values()])
-    figures = [
-        tag("figure", tag("figcaption", s), _site_chart(s, found, y_range)) for s, found in shown.items()
-    ]
+    figures = [tag("figure", tag("figcaption", s), _site_chart(s, found, y_range)) for s, found in shown.items()]
     hidden = len(curves) - len(shown)
     note = tag("p", f"{hidden} further sites stand in the table of sites.", kind="note") if hidden else ""
     lead = tag(
@@ -156,18 +149,14 @@ def _site_chart(site: str, histories: Mapping[str, History], y_range: tuple[floa
 
 def _training(run: RunData, metric: str, title: str, word: str) -> Markup:
     """A training metric of the federation: every site faintly, the mean by number of examples on top."""
-    lines = [
-        ln for ln in run.lines if ln.metric == metric and ln.cohort == "federated" and ln.value is not None
-    ]
+    lines = [ln for ln in run.lines if ln.metric == metric and ln.cohort == "federated" and ln.value is not None]
     by_site: dict[str, list[Line]] = {}
     for line in sorted(lines, key=run.moment):
         by_site.setdefault(line.site, []).append(line)
     whole = {run.moment(ln): ln.value for ln in by_site.pop(CENTRAL, [])} or _weighted(run, by_site.values())
     if not whole:
         return Markup("")
-    faint = [
-        Series("site", [Point(run.moment(ln), ln.value) for ln in h], faint=True) for h in by_site.values()
-    ]
+    faint = [Series("site", [Point(run.moment(ln), ln.value) for ln in h], faint=True) for h in by_site.values()]
     bold = Series("federated", [Point(x, v, text=f"round {x:g}: {v:.4g}") for x, v in sorted(whole.items())])
     first, last = whole[min(whole)], whole[max(whole)]
     chart = line_chart(

@@ -35,9 +35,7 @@ def failure(run: RunData) -> Markup:
     """The error, in full, if there is one."""
     if not run.error and run.status != "failed":
         return Markup("")
-    words = (
-        "This run failed." if run.status == "failed" else f"This run is {run.status}, and reports an error."
-    )
+    words = "This run failed." if run.status == "failed" else f"This run is {run.status}, and reports an error."
     told = tag("pre", run.error) if run.error else tag("p", "It left no error text.")
     return tag("div", tag("strong", words), told, kind="alert failed", role="alert")
 
@@ -58,9 +56,7 @@ def sentence(run: RunData) -> Markup:
         parts.append(f" (95 % interval {three(macro.low)}{DASH}{three(macro.high)})")
     if not run.central:
         least, most = three(macro.least), three(macro.most)
-        parts.append(
-            f" on average over {macro.models} sites ({least} to {most}), each on its own unseen patients"
-        )
+        parts.append(f" on average over {macro.models} sites ({least} to {most}), each on its own unseen patients")
     elif macro.n is not None:
         parts.append(f" on {count(macro.n)} images of patients it has not seen")
     parts.append(".")
@@ -69,9 +65,7 @@ def sentence(run: RunData) -> Markup:
         several = f"the models that the {local.models} sites trained alone average"
         which = several if local.models > 1 else "local training reaches"
         parts.append(f" On the same images {which} {three(local.value)}")
-        parts.append(
-            f" and pooled training reaches {three(pooled.value)}." if pooled.value is not None else "."
-        )
+        parts.append(f" and pooled training reaches {three(pooled.value)}." if pooled.value is not None else ".")
     elif pooled.value is not None:
         parts.append(f" On the same images pooled training reaches {three(pooled.value)}.")
     tally = _tally(run)

@@ -34,9 +34,7 @@ def join(parts: Iterable[object], between: str = "") -> Markup:
 def tag(name: str, *inside: object, **attributes: object) -> Markup:
     """``<name ...>inside</name>``; attributes None are left out, ``kind`` is class, ``_`` becomes ``-``."""
     given = {"class" if k == "kind" else k.rstrip("_").replace("_", "-"): v for k, v in attributes.items()}
-    listed = "".join(
-        f' {k}="{escape(str(v), quote=True)}"' for k, v in given.items() if v is not None and v != ""
-    )
+    listed = "".join(f' {k}="{escape(str(v), quote=True)}"' for k, v in given.items() if v is not None and v != "")
     return Markup(f"<{name}{listed}>{join(inside)}</{name}>")
 
 
@@ -67,9 +65,7 @@ def table(
         body.append(tag("tr", *cells, kind="total" if i in marked else ""))
     titles = tag("tr", *(tag("th", h, scope="col", kind=k) for h, k in zip(head, kinds)))
     name = f"t{zlib.crc32(caption.encode()):08x}"
-    made = tag(
-        "table", tag("thead", titles), tag("tbody", *body), kind="pin" if pin else "", aria_labelledby=name
-    )
+    made = tag("table", tag("thead", titles), tag("tbody", *body), kind="pin" if pin else "", aria_labelledby=name)
     frame = tag("div", made, kind="scroll", tabindex=0, role="region", aria_labelledby=name)
     return join([tag("p", caption, id=name, kind="caption"), frame])
 
@@ -107,9 +103,7 @@ def interval(cell: Cell) -> Markup:
     if cell.value is None:
         return tag("span", cell.reason, kind="why") if cell.reason else Markup(DASH)
     if cell.low is not None and cell.high is not None:
-        return join(
-            [three(cell.value), " ", tag("span", f"{three(cell.low)}{DASH}{three(cell.high)}", kind="ci")]
-        )
+        return join([three(cell.value), " ", tag("span", f"{three(cell.low)}{DASH}{three(cell.high)}", kind="ci")])
     if cell.models > 1 and cell.least is not None and cell.most is not None:
         spread = f"[{three(cell.least)} to {three(cell.most)}]"
         return join([three(cell.value), " ", tag("span", spread, kind="ci")])
@@ -120,9 +114,7 @@ def difference(gain: Gain) -> Markup:
     """`+0.031 +0.010 to +0.052`."""
     if gain.low is None or gain.high is None:
         return text(signed(gain.difference))
-    return join(
-        [signed(gain.difference), " ", tag("span", f"{signed(gain.low)} to {signed(gain.high)}", kind="ci")]
-    )
+    return join([signed(gain.difference), " ", tag("span", f"{signed(gain.low)} to {signed(gain.high)}", kind="ci")])
 
 
 def verdict(gain: Gain) -> Markup:

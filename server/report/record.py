@@ -41,9 +41,7 @@ def events(run: RunData) -> Markup:
     if len(run.events) <= 12:
         return each
     head = ["event", "site", "times"]
-    counts = table(
-        head, [[k, s, str(n)] for (k, s), n in places.most_common(40)], "Events by site.", ["", "", "num"]
-    )
+    counts = table(head, [[k, s, str(n)] for (k, s), n in places.most_common(40)], "Events by site.", ["", "", "num"])
     return join([tag("p", caption), counts, details("Every event", each)])
 
 
@@ -87,9 +85,7 @@ def configuration(run: RunData) -> Markup:
     else:
         shown = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100)
         lines = shown.count("\n")
-        made = details(
-            f"Every effective value ({lines} lines of YAML)", tag("pre", shown), opened=lines <= OPEN_LINES
-        )
+        made = details(f"Every effective value ({lines} lines of YAML)", tag("pre", shown), opened=lines <= OPEN_LINES)
     rows = [[name, version] for name, version in _versions(run).items()]
     rows += [["code", str(run.run["code_hash"])]] if run.run.get("code_hash") else []
     listed = table(["package", "version"], rows, "Versions.") if rows else ""

@@ -103,12 +103,7 @@ def _other_metrics(run: RunData, names: Sequence[str]) -> Markup:
             cells = [run.overall(c, metric, name) for c in cohorts]
             support = next((c for c in cells if c.n is not None), Cell())
             share = DASH
-            if (
-                metric == "average_precision"
-                and support.n
-                and support.positives is not None
-                and name != MACRO
-            ):
+            if metric == "average_precision" and support.n and support.positives is not None and name != MACRO:
                 share = three(support.positives / support.n)
             extra = [share] if metric == "average_precision" else []
             label = "Mean of findings" if name == MACRO else name
@@ -177,9 +172,7 @@ def gains(run: RunData) -> Markup:
     shown = []
     for g in macro:
         kind = {"gained": "federated", "lost": "local"}.get(g.verdict, "pooled")
-        drawn = intervals(
-            [Mark(kind, g.difference, g.low, g.high, signed(g.difference))], domain, rule=0.0, track=16
-        )
+        drawn = intervals([Mark(kind, g.difference, g.low, g.high, signed(g.difference))], domain, rule=0.0, track=16)
         label = "All sites (mean of local)" if g.site == CENTRAL else g.site
         numbers = [three(v) for v in (g.local, g.federated, g.pooled)]
         shown.append([label, *numbers, Markup(drawn), difference(g), verdict(g)])

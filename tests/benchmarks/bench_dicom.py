@@ -83,9 +83,7 @@ def ours(files: list[Path], repeat: int, sandbox: Sandbox) -> tuple[float, float
 def _accepted(sandbox: Sandbox, file: Path) -> None:
     result = sandbox.read(file)
     if not isinstance(result, Reading):
-        raise SystemExit(
-            f"{file.stem}: {result.reason} {result.note}; a figure without this file would be wrong"
-        )
+        raise SystemExit(f"{file.stem}: {result.reason} {result.note}; a figure without this file would be wrong")
 
 
 def write_files(folder: Path, names: list[str], count: int, rows: int, columns: int) -> dict[str, list[Path]]:
@@ -140,9 +138,7 @@ def parallel(files: list[Path], workers: int, config: ReadConfig) -> tuple[float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=3, help="files per syntax")
     parser.add_argument("--rows", type=int, default=2500)
     parser.add_argument("--columns", type=int, default=2048)
@@ -153,15 +149,11 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         made = write_files(Path(name), arguments.syntax, arguments.files, arguments.rows, arguments.columns)
-        report(
-            made, arguments.repeat, arguments.workers, build(ReadConfig, {"digest": not arguments.no_digest})
-        )
+        report(made, arguments.repeat, arguments.workers, build(ReadConfig, {"digest": not arguments.no_digest}))
 
 
 def report(made: dict[str, list[Path]], repeat: int, workers: int, config: ReadConfig) -> None:
-    print(
-        f"{'syntax':14s} {'plain/s':>8s} {'ours/s':>8s} {'ratio':>6s} {'(wall)':>7s}   per processor second"
-    )
+    print(f"{'syntax':14s} {'plain/s':>8s} {'ours/s':>8s} {'ratio':>6s} {'(wall)':>7s}   per processor second")
     total = np.zeros(4)
     with Sandbox(config) as sandbox:
         for name, files in made.items():

@@ -32,7 +32,15 @@ SITES = ("a", "b", "c", "d")
 def plan(folder: Path, steps: int, rounds: int) -> dict[str, str]:
     """A ViT of 4 blocks, 128 wide, 64 px, on four sites."""
     values = plan_values(
-        model__vision={"name": "vit", "image_size": 64, "patch": 8, "width": 128, "depth": 4, "heads": 4, "pool": "mean"},
+        model__vision={
+            "name": "vit",
+            "image_size": 64,
+            "patch": 8,
+            "width": 128,
+            "depth": 4,
+            "heads": 4,
+            "pool": "mean",
+        },
         phases__0__rounds=rounds,
         phases__0__objective__size=64,
         phases__0__objective__augment={},
@@ -51,8 +59,17 @@ def plain(run_config: dict[str, str]) -> float:
     began = time.perf_counter()
     for number in range(1, phase.rounds + 1):
         for site, view in views.items():
-            train(model, objective, view, phase.local, round=number, rounds=phase.rounds, seed=0,
-                  names=(phase.name, number, site), device=torch.device("cpu"))
+            train(
+                model,
+                objective,
+                view,
+                phase.local,
+                round=number,
+                rounds=phase.rounds,
+                seed=0,
+                names=(phase.name, number, site),
+                device=torch.device("cpu"),
+            )
     return time.perf_counter() - began
 
 

@@ -112,9 +112,7 @@ def importing(folder: Path, layout: Layout, files: list[Path], side: int, worker
     assert summary.accepted == len(files), summary
     ours = len(files) / cpu
     print(f"import    {what}")
-    print(
-        f"          whole import, {workers} workers          {len(files) / wall:10,.0f} images/s of wall time"
-    )
+    print(f"          whole import, {workers} workers          {len(files) / wall:10,.0f} images/s of wall time")
     print(f"          per core (processor time)          {ours:10,.0f} images/s")
     print(f"          worker's part alone                {inside:10,.0f} images/s")
     print(f"          Pillow decode + resize alone       {baseline:10,.0f} images/s")
@@ -124,9 +122,7 @@ def importing(folder: Path, layout: Layout, files: list[Path], side: int, worker
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--images", type=int, default=400, help="generated images of 1024 px (and of 224 px, if any)"
-    )
+    parser.add_argument("--images", type=int, default=400, help="generated images of 1024 px (and of 224 px, if any)")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -135,9 +131,7 @@ def main() -> None:
         blobs(options.images, large, 1024)
         manifest(large, sorted(large.glob("*.png")))
         files = sorted(large.glob("*.png"))
-        importing(
-            large, load_layout("image-folder"), files, 512, options.workers, "generated PNG, 1024 to 512 px"
-        )
+        importing(large, load_layout("image-folder"), files, 512, options.workers, "generated PNG, 1024 to 512 px")
         if REAL.is_dir():
             files = sorted((REAL / "images").iterdir())
             store = importing(REAL, load_layout("kermany"), files, 512, options.workers, "real JPEG, 224 px")

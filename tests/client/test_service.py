@@ -53,8 +53,14 @@ def federation(folder, client, node_configs):
 def start_service(folder, name, store):
     """`fedcxr-site serve` in a process where Flower cannot be imported."""
     site = {
-        "name": name, "store": str(store), "secret": "keys/secret", "state": "state", "socket": "run/trainer.sock",
-        "device": "cpu", "fractions": FRACTIONS, "policy": {"min_cell": 2},
+        "name": name,
+        "store": str(store),
+        "secret": "keys/secret",
+        "state": "state",
+        "socket": "run/trainer.sock",
+        "device": "cpu",
+        "fractions": FRACTIONS,
+        "policy": {"min_cell": 2},
     }
     folder.mkdir()
     (folder / "site.yaml").write_text(yaml.safe_dump(site))

@@ -165,11 +165,7 @@ def nested(levels: int, *, defined: bool = False, vr: bytes = b"SQ") -> bytes:
     tag = 0x00290010
     if not defined:
         opened = element(tag, vr, b"", _UNDEFINED) + item(b"", _UNDEFINED)
-        inner = (
-            struct.pack("<HHL", 0x0029, 0x0010, _UNDEFINED)
-            if vr == b"UN"
-            else element(tag, vr, b"", _UNDEFINED)
-        )
+        inner = struct.pack("<HHL", 0x0029, 0x0010, _UNDEFINED) if vr == b"UN" else element(tag, vr, b"", _UNDEFINED)
         opened += (inner + item(b"", _UNDEFINED)) * (levels - 1)
         return opened + (_ITEM_END + _SEQUENCE_END) * levels
     body = b""

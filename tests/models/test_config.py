@@ -131,9 +131,7 @@ def test_a_contradiction_names_both_keys_wherever_the_class_stands():
 def test_a_mistake_inside_a_plugin_is_named_with_the_place_of_the_plugin():
     one = message(Towers, {"first": {"name": "vit", "widht": 32}})
     assert one.startswith("first: widht: unknown key; did you mean 'width'?")
-    several = message(
-        Towers, {"first": {"name": "vit"}, "others": [{"name": "vit", "pach": 8, "poool": "cls"}]}
-    )
+    several = message(Towers, {"first": {"name": "vit"}, "others": [{"name": "vit", "pach": 8, "poool": "cls"}]})
     lines = several.splitlines()
     assert len(lines) == 2 and all(line.startswith("others.0: ") for line in lines)
     assert "did you mean 'patch'?" in several and "did you mean 'pool'?" in several
@@ -279,10 +277,7 @@ def test_equal_configs_and_only_they_have_equal_hashes(width, depth, rate, on):
 
 def test_the_hash_is_the_same_in_another_process():
     """Another process orders sets and dictionaries of words by another random hash."""
-    code = (
-        "from models.config import config_hash; "
-        "print(config_hash({'b': [1.5, 'x'], 'a': {'z': None, 'y': True}}))"
-    )
+    code = "from models.config import config_hash; print(config_hash({'b': [1.5, 'x'], 'a': {'z': None, 'y': True}}))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

@@ -152,9 +152,7 @@ def test_fedprox_steps_are_w_minus_lr_times_g_plus_mu_times_w_minus_w0(mu):
     np.testing.assert_allclose(found_W, W, rtol=1e-12)
     np.testing.assert_allclose(found_b, b, rtol=1e-12)
     assert len(view.asked) == done.steps == 6 and done.items == 12 and done.seconds > 0
-    assert done.losses["fit_loss"] == pytest.approx(
-        np.mean(losses), rel=1e-6
-    )  # the fit, without the proximal term
+    assert done.losses["fit_loss"] == pytest.approx(np.mean(losses), rel=1e-6)  # the fit, without the proximal term
     assert done.losses["extra"] == 7.0
 
 
@@ -229,9 +227,7 @@ def test_only_matrices_are_decayed_not_biases_norms_tokens_or_positions():
         "heads": 2,
         "positions": "learned",
     }
-    objective = configure(
-        "models.objectives", {"name": "diagnosis", "findings": FINDINGS, "size": 32}
-    ).build()
+    objective = configure("models.objectives", {"name": "diagnosis", "findings": FINDINGS, "size": 32}).build()
     model = initial_model(ModelConfig(vision=vit), [objective], seed=0)
     with torch.no_grad():
         for p in model.parameters():
@@ -436,6 +432,4 @@ def test_threads_are_set_for_the_round_and_given_back():
 
 def test_auto_precision_is_plain_on_the_cpu():
     assert pick_precision("auto", CPU) is None and pick_precision("float32", CPU) is None
-    assert (
-        pick_precision("bfloat16", CPU) is torch.bfloat16 and pick_precision("float16", CPU) is torch.float16
-    )
+    assert pick_precision("bfloat16", CPU) is torch.bfloat16 and pick_precision("float16", CPU) is torch.float16

@@ -72,9 +72,7 @@ class InventedRun:
         self.labels = (rng.random((len(self.site), len(findings))) < _squash(base + skew)).astype(np.int8)
         self.labels[rng.random(self.labels.shape) < 0.15] = -2
         rare = findings.index("Fracture")
-        self.labels[:, rare] = np.where(
-            rng.random(len(self.site)) < 0.02, 1, self.labels[:, rare].clip(max=0)
-        )
+        self.labels[:, rare] = np.where(rng.random(len(self.site)) < 0.02, 1, self.labels[:, rare].clip(max=0))
         self.noise = {name: rng.normal(size=self.labels.shape) for name in SKILL}
         self.offset = 0.5 * skew + base
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,9 +160,7 @@ class InventedRun:
             )
             values = {
                 arm: {
-                    r.finding: r.value
-                    for r in evaluate(s, *judge, replicates=0, min_cell=least)
-                    if r.metric == "auroc"
+                    r.finding: r.value for r in evaluate(s, *judge, replicates=0, min_cell=least) if r.metric == "auroc"
                 }
                 for arm, s in scores.items()
             }

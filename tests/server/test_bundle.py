@@ -29,7 +29,10 @@ def needed() -> set[str]:
     """Every file below the four packages and configs that git tracks or would track, by path from the root."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", *PACKAGES, "configs"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\n")
     return {name for name in listed if name and (ROOT / name).exists()}
 
@@ -85,8 +88,19 @@ def test_uv_sync_as_flower_calls_it_installs_nothing_and_asks_nobody(bundle, tmp
     """Even where Flower's installation at run start is left on: no package, no network (uv runs offline)."""
     import os
 
-    command = [sys.executable, "-m", "uv", "sync", "--offline", "--python", sys.executable, "--no-install-project",
-               "--no-install-package", "flwr", "--inexact"]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "sync",
+        "--offline",
+        "--python",
+        sys.executable,
+        "--no-install-project",
+        "--no-install-package",
+        "flwr",
+        "--inexact",
+    ]
     environment = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(tmp_path / "env")}
     done = subprocess.run(command, cwd=bundle, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -98,7 +112,9 @@ def test_uv_sync_as_flower_calls_it_installs_nothing_and_asks_nobody(bundle, tmp
 def test_constraints_pin_what_requirements_ask_for():
     import re
 
-    names = lambda path: {re.split(r"[\[<>=~ ]", x)[0].lower() for x in path.read_text().splitlines() if x and x[0] != "#"}
+    names = lambda path: {
+        re.split(r"[\[<>=~ ]", x)[0].lower() for x in path.read_text().splitlines() if x and x[0] != "#"
+    }
     deploy = Path(ROOT, "deploy")
     assert names(deploy / "requirements.txt") <= names(deploy / "constraints.txt")
     assert "torch==2.13.0" in (deploy / "constraints.txt").read_text()

@@ -32,9 +32,7 @@ def test_one_run(invented):  # noqa: F811
     assert f"{rows[0].federated.value:.3f} ({rows[0].federated.low:.3f}-" in text
     for site in sites:
         line = next(
-            x
-            for x in text.splitlines()
-            if x.strip().startswith(site.gain.site.replace("central", "all sites"))
+            x for x in text.splitlines() if x.strip().startswith(site.gain.site.replace("central", "all sites"))
         )
         assert site.verdict in line and show_difference(site.gain) in line
 
@@ -61,9 +59,7 @@ def test_runs_of_one_name_are_told_apart(invented, tmp_path):  # noqa: F811
 
 
 def test_other_metrics_and_nothing_to_compare(invented, tmp_path):  # noqa: F811
-    assert "average_precision, on the validation patients of all sites" in shown(
-        [invented], metric="average_precision"
-    )
+    assert "average_precision, on the validation patients of all sites" in shown([invented], metric="average_precision")
     empty = InventedRun(tmp_path)
     empty.describe("failed")
     assert "No run here has a value of auroc." in shown([tmp_path])

@@ -38,8 +38,14 @@ def ask_of():
 
 
 def test_learns_and_leaves_a_whole_folder(tmp_path, tiny_store):
-    run = federate(tmp_path, tiny_store, arms=["federated", "local", "pooled"], phases__0__rounds=6,
-                   phases__0__local={"epochs": 4, "batch_size": 16, "lr": 0.003}, phases__0__objective__balance=False)
+    run = federate(
+        tmp_path,
+        tiny_store,
+        arms=["federated", "local", "pooled"],
+        phases__0__rounds=6,
+        phases__0__local={"epochs": 4, "batch_size": 16, "lr": 0.003},
+        phases__0__objective__balance=False,
+    )
     results = json.loads((run.path / "results.json").read_text())
     assert results["status"] == "completed" and results["rounds"] == 6
     macro = [x["value"] for x in lines(run, "auroc", cohort="federated", site="central", finding="macro")]
@@ -66,8 +72,13 @@ def test_same_seed_same_model_whatever_the_nodes_and_arms(tmp_path, tiny_store):
 
 def test_federating_one_site_is_its_local_arm(tmp_path, tiny_store):
     """With one site, averaging is the identity: federated and local arms must agree bit for bit."""
-    run = federate(tmp_path, tiny_store, arms=["federated", "local"], simulation__partition={"by": "hash", "sites": 1},
-                   federation__min_sites=1)
+    run = federate(
+        tmp_path,
+        tiny_store,
+        arms=["federated", "local"],
+        simulation__partition={"by": "hash", "sites": 1},
+        federation__min_sites=1,
+    )
     federated = {x["finding"]: x["value"] for x in lines(run, "auroc", cohort="federated", site="central", round=2)}
     local = lines(run, "auroc", cohort="local", site="central", round=2)
     assert local and all(x["value"] == federated[x["finding"]] for x in local)
@@ -124,7 +135,11 @@ def test_resume_equals_an_uninterrupted_run_bit_for_bit(tmp_path, tiny_store, mo
     with pytest.raises(PowerCut):
         federate(tmp_path / "cut", tiny_store, **change)
     monkeypatch.setattr(Run, "_judge", judge)
-    values = {"config": str(tmp_path / "cut" / "plan.yaml"), "data": str(tiny_store), "out": str(tmp_path / "cut" / "out")}
+    values = {
+        "config": str(tmp_path / "cut" / "plan.yaml"),
+        "data": str(tiny_store),
+        "out": str(tmp_path / "cut" / "out"),
+    }
     launched = launch(values)
     path = tmp_path / "cut" / "out" / "run"
     folder = RunFolder.reopen(path, launched.plan)
@@ -211,7 +226,9 @@ def test_site_that_sleeps_past_the_deadline(tmp_path, tiny_store, ask_of):
 
     began = time.monotonic()
     # Every first touch of the models is done before the clock matters: a generous deadline, a very long sleep.
-    run = federate(tmp_path, tiny_store, broken("b", sleep, ask_of), federation__deadline_seconds=4.0, phases__0__rounds=2)
+    run = federate(
+        tmp_path, tiny_store, broken("b", sleep, ask_of), federation__deadline_seconds=4.0, phases__0__rounds=2
+    )
     awake.set()
     assert time.monotonic() - began < 18
     found = run.lines("events.jsonl")
@@ -230,7 +247,11 @@ def test_below_quorum_changes_nothing_and_three_times_ends_the_run(tmp_path, tin
     both = broken("a", explode, ask_of, rounds=range(1, 9))
 
     def client(message, context):
-        return both(message, context) if ask_of(message).site == "a" else broken("b", explode, ask_of, range(1, 9))(message, context)
+        return (
+            both(message, context)
+            if ask_of(message).site == "a"
+            else broken("b", explode, ask_of, range(1, 9))(message, context)
+        )
 
     with pytest.raises(RunFailed, match="missed the quorum"):
         federate(tmp_path, tiny_store, client, phases__0__rounds=6)

@@ -53,9 +53,7 @@ def test_the_run_goes_on_without_the_site(store, tmp_path, facts):
     run = federate(tmp_path, store, saying(facts), phases__0__rounds=1)
     events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
     refused = [e for e in events if e["event"] == "refused"]
-    assert [(e["site"], e["code"]) for e in refused] == [("b", "bad_request")] and "hello" in refused[0][
-        "text"
-    ]
+    assert [(e["site"], e["code"]) for e in refused] == [("b", "bad_request")] and "hello" in refused[0]["text"]
     trained = {json.loads(line)["site"] for line in (run.path / "metrics.jsonl").read_text().splitlines()}
     assert {"a", "c"} <= trained and "b" not in trained
 

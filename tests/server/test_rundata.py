@@ -15,9 +15,7 @@ from server.rundata import MACRO, Cell, Gain, RunData, number, read_run
 from tests.server.invented import FINDINGS, SITES, InventedRun, invented  # noqa: F401
 
 
-def line(
-    turn=1, cohort="federated", site="central", metric="auroc", finding=MACRO, value=0.5, **more
-) -> dict:
+def line(turn=1, cohort="federated", site="central", metric="auroc", finding=MACRO, value=0.5, **more) -> dict:
     given = {
         "phase": "a",
         "round": turn,
@@ -164,9 +162,7 @@ def test_numbers_are_finite_numbers():
     ]
 
 
-scalar = (
-    st.none() | st.booleans() | st.integers(-9, 10**12) | st.floats() | st.text(max_size=5) | st.just([{}])
-)
+scalar = st.none() | st.booleans() | st.integers(-9, 10**12) | st.floats() | st.text(max_size=5) | st.just([{}])
 KEYS = (
     "phase",
     "round",

@@ -50,9 +50,7 @@ def test_a_run_that_went_quiet_is_said_to_be_dead(tmp_path):
     run.describe("running")
     old = time.time() - 3 * 3600
     os.utime(run.folder / "run.yaml", (old, old))
-    assert (
-        list_runs(tmp_path)[0].note == "nothing written for 3 h 00 min; probably killed, resume or remove it"
-    )
+    assert list_runs(tmp_path)[0].note == "nothing written for 3 h 00 min; probably killed, resume or remove it"
 
 
 def test_odd_values_do_not_hide_the_other_runs(tmp_path):

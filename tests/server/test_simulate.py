@@ -24,7 +24,11 @@ def run(*words, cwd=None, **kw):
 
 def flower_processes():
     names = ("flower-superlink", "flwr-simulation", "raylet", "gcs_server", "flower-superexec")
-    return {p.pid for p in psutil.process_iter(["name", "cmdline"]) if any(n in " ".join(p.info["cmdline"] or [])[:400] for n in names)}
+    return {
+        p.pid
+        for p in psutil.process_iter(["name", "cmdline"])
+        if any(n in " ".join(p.info["cmdline"] or [])[:400] for n in names)
+    }
 
 
 def test_simulation_succeeds_from_any_folder_and_leaves_nothing_running(tmp_path, tiny_store):
@@ -85,7 +89,10 @@ def test_nothing_is_sent_out(tmp_path, tiny_store):
     command = [*SERVER, "simulate", "-c", str(plan), "-d", str(tiny_store), "--out", str(tmp_path / "out"), "--json"]
     script = ROOT / "tests" / "server" / "watch_wire.py"
     done = subprocess.run(
-        ["unshare", "--net", "--mount", sys.executable, str(script), *command], capture_output=True, text=True, timeout=420
+        ["unshare", "--net", "--mount", sys.executable, str(script), *command],
+        capture_output=True,
+        text=True,
+        timeout=420,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
@@ -106,18 +113,23 @@ def test_plain_flwr_run_in_a_checkout(tmp_path, tiny_store):
     settings = f"config='{plan}' data='{tiny_store}' out='{tmp_path / 'out'}'"
     script = (
         "set -e; ip link set lo up; "
-        f"cd {checkout}; {Path(sys.executable).with_name('flwr')} run . --stream --run-config \"$SETTINGS\"; "
+        f'cd {checkout}; {Path(sys.executable).with_name("flwr")} run . --stream --run-config "$SETTINGS"; '
         f"{Path(sys.executable).with_name('flwr')} ls --format json > {tmp_path / 'ls.json'}; "
         "pkill -f '[f]lower-superlink.*--port 39917' || true"
     )
     env = {
-        **os.environ, "FLWR_HOME": str(tmp_path / "home"), "SETTINGS": settings,
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": "39917", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **os.environ,
+        "FLWR_HOME": str(tmp_path / "home"),
+        "SETTINGS": settings,
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": "39917",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     for key in ("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "PYTHONPATH"):
         env.pop(key, None)
     before = (checkout / "pyproject.toml").read_bytes()
-    done = subprocess.run(["unshare", "--net", "bash", "-c", script], env=env, capture_output=True, text=True, timeout=420)
+    done = subprocess.run(
+        ["unshare", "--net", "bash", "-c", script], env=env, capture_output=True, text=True, timeout=420
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     results = [json.loads(p.read_text()) for p in (tmp_path / "out").glob("*/results.json")]
     assert [r["status"] for r in results] == ["completed"], done.stdout[-3000:]

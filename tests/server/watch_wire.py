@@ -6,6 +6,7 @@ whatever wants out, by name or by number, puts a packet on that wire.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -48,10 +49,8 @@ def main() -> None:
     done = subprocess.run(sys.argv[1:], capture_output=True, text=True)
     seen = list(packets)
     packets.clear()
-    try:
+    with contextlib.suppress(OSError):
         socket.create_connection(("example.org", 80), timeout=2)
-    except OSError:
-        pass
     print(done.stderr[-2000:], file=sys.stderr)
     print(json.dumps({"command_exit": done.returncode, "packets": seen, "control_packets": len(packets)}))
 

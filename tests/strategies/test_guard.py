@@ -99,9 +99,7 @@ def test_the_norm_cap(cap, passes):
 def test_nan_and_infinity_are_refused(wild, dtype, name):
     stepped = {n: t + 0.01 for n, t in sent().items()}
     stepped[name] = (
-        stepped[name].clone().index_fill_(0, torch.tensor([0]), wild)
-        if stepped[name].ndim
-        else torch.tensor(wild)
+        stepped[name].clone().index_fill_(0, torch.tensor([0]), wild) if stepped[name].ndim else torch.tensor(wild)
     )
     tensors, bf16 = to_wire(stepped, dtype)
     assert code_of(Answer(site="s", examples=5, tensors=tensors, bf16=bf16)) is Code.NON_FINITE
@@ -128,9 +126,7 @@ def test_another_shape_is_refused_also_one_that_would_broadcast(array):
     assert code_of(answer(vision__b=array)) is Code.SHAPE
 
 
-@pytest.mark.parametrize(
-    "array", [np.zeros((3,), np.float32), np.zeros((), np.float32), np.zeros((1, 1), np.float32)]
-)
+@pytest.mark.parametrize("array", [np.zeros((3,), np.float32), np.zeros((), np.float32), np.zeros((1, 1), np.float32)])
 @pytest.mark.parametrize("name", ["logit__one", "logit__scale"])
 def test_a_tensor_of_one_number_travels_as_one_number_only(array, name):
     assert code_of(answer(**{name: array})) is Code.SHAPE
@@ -206,9 +202,7 @@ def test_the_bad_reply_is_dropped_and_the_round_goes_on_with_the_others():
 
 
 ANY_ARRAY = hnp.arrays(
-    dtype=st.one_of(
-        hnp.floating_dtypes(), hnp.integer_dtypes(), hnp.boolean_dtypes(), hnp.byte_string_dtypes()
-    ),
+    dtype=st.one_of(hnp.floating_dtypes(), hnp.integer_dtypes(), hnp.boolean_dtypes(), hnp.byte_string_dtypes()),
     shape=hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
 )
 
@@ -229,11 +223,7 @@ def test_whatever_comes_is_judged_and_what_passes_is_sound(tensors, bf16, exampl
     assert type(examples) is int and 1 <= examples <= 21
     assert passed.keys() == reference.keys()
     assert all(passed[n].shape == t.shape and passed[n].dtype == t.dtype for n, t in reference.items())
-    assert (
-        all(torch.isfinite(t).all() for t in passed.values())
-        and math.isfinite(norm)
-        and (not cap or norm <= cap)
-    )
+    assert all(torch.isfinite(t).all() for t in passed.values()) and math.isfinite(norm) and (not cap or norm <= cap)
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,7 @@ def test_the_flat_keys_are_those_of_the_project_file():
 def test_seed_and_rounds_and_set(typed):
     two = [{**plan_values()["phases"][0], "name": n} for n in ("a", "b")]
     write_plan(Path(typed["config"]), phases=two)
-    text = (
-        " federation.quorum = 0.75;phases.1.local.lr=1e-2 ; arms=[federated, local];model.vision.pool=cls; "
-    )
+    text = " federation.quorum = 0.75;phases.1.local.lr=1e-2 ; arms=[federated, local];model.vision.pool=cls; "
     plan = launch(typed | {"seed": 11, "rounds": 5, "set": text}).plan
     assert plan.seed == 11 and [p.rounds for p in plan.phases] == [5, 5]
     assert plan.federation.quorum == 0.75 and plan.arms == ("federated", "local")
@@ -145,9 +143,7 @@ def test_out_falls_back_to_the_environment_then_home(typed, monkeypatch, tmp_pat
 def test_a_plan_is_found_by_name_by_path_in_the_project_and_by_absolute_path(typed, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # the working folder of a run's process is anybody's guess
     want = ROOT / "configs" / "runs" / "phantom.yaml"
-    assert (
-        find_config("phantom") == find_config("configs/runs/phantom.yaml") == find_config(str(want)) == want
-    )
+    assert find_config("phantom") == find_config("configs/runs/phantom.yaml") == find_config(str(want)) == want
     with pytest.raises(ConfigError, match=r"config 'fantom': no such file; .*configs/runs/phantom\.yaml"):
         find_config("fantom")
     assert "no such file" in refused(typed | {"config": "plan.yaml"})  # relative to the project, not to here

@@ -148,9 +148,7 @@ def test_every_mistake_is_told_with_the_file(tmp_path):
 
 def test_overrides_come_before_the_checks(tmp_path):
     path = write_plan(tmp_path / "mine.yaml", phases__0__local__epochs=None)
-    loaded = load_run(
-        path, {"phases.0.local.steps": 9, "federation.quorum": 1, "arms": ["federated", "local"]}
-    )
+    loaded = load_run(path, {"phases.0.local.steps": 9, "federation.quorum": 1, "arms": ["federated", "local"]})
     assert loaded.phases[0].local.steps == 9 and loaded.arms == ("federated", "local")
     with pytest.raises(ConfigError, match="epochs None and steps None"):
         load_run(path)

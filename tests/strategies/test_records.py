@@ -25,9 +25,7 @@ OWN = {
 
 def ask(dtype: str = "float32") -> Ask:
     tensors, bf16 = to_wire(OWN, dtype)
-    return Ask(
-        Kind.TRAIN, "run", "north", 7, "ab", "cd", components=("vision", "logit"), bf16=bf16, tensors=tensors
-    )
+    return Ask(Kind.TRAIN, "run", "north", 7, "ab", "cd", components=("vision", "logit"), bf16=bf16, tensors=tensors)
 
 
 def answer(dtype: str = "float32") -> Answer:
@@ -79,9 +77,7 @@ def fields(message) -> ConfigRecord:
         RecordDict(),
         RecordDict({"run": fields(ask())}),  # an ask is no answer
         RecordDict({"answer": fields(answer()), "second": ConfigRecord({})}),
-        RecordDict(
-            {"answer": fields(answer()), "model": ArrayRecord(), "model2": ArrayRecord()}
-        ),  # two array records
+        RecordDict({"answer": fields(answer()), "model": ArrayRecord(), "model2": ArrayRecord()}),  # two array records
         RecordDict({"answer": fields(answer()), "metrics": MetricRecord({"num-examples": 3})}),
         RecordDict({"answer": ConfigRecord({})}),
         RecordDict({"answer": ConfigRecord({"json": "{"})}),

@@ -51,9 +51,7 @@ def as_numpy(tensors) -> dict[str, np.ndarray]:
 
 def averaged(updates) -> dict[str, np.ndarray]:
     return {
-        n: np.average(
-            [u.tensors[n].double().numpy() for u in updates], axis=0, weights=[u.weight for u in updates]
-        )
+        n: np.average([u.tensors[n].double().numpy() for u in updates], axis=0, weights=[u.weight for u in updates])
         for n in updates[0].tensors
     }
 
@@ -79,9 +77,7 @@ def test_the_weighted_mean_by_hand():
 def test_summing_is_in_float64():
     """A thousand sites whose float32 sum would lose what each adds."""
     current = {"a": torch.zeros(1)}
-    updates = [
-        Update(f"{i:04d}", {"a": torch.tensor([16777216.0 if i == 0 else 1.0])}, 1.0) for i in range(1000)
-    ]
+    updates = [Update(f"{i:04d}", {"a": torch.tensor([16777216.0 if i == 0 else 1.0])}, 1.0) for i in range(1000)]
     assert rule("mean").combine(current, updates)["a"].item() == np.float32((16777216 + 999) / 1000)
 
 
@@ -90,12 +86,8 @@ def flower_messages(updates) -> list:
     out = []
     for update in updates:
         arrays = {n: Array(np.atleast_1d(t.numpy())) for n, t in update.tensors.items()}
-        record = RecordDict(
-            {"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": update.weight})}
-        )
-        out.append(
-            SimpleNamespace(content=record, has_error=lambda: False, metadata=SimpleNamespace(src_node_id=1))
-        )
+        record = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord({"num-examples": update.weight})})
+        out.append(SimpleNamespace(content=record, has_error=lambda: False, metadata=SimpleNamespace(src_node_id=1)))
     return out
 
 
@@ -128,9 +120,7 @@ def test_the_mean_is_flowers_fedavg():
 class Literal:
     """The papers' algorithms on one flat float64 vector, written down as they stand there."""
 
-    def __init__(
-        self, name: str, lr: float, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3
-    ) -> None:
+    def __init__(self, name: str, lr: float, beta1: float = 0.9, beta2: float = 0.99, tau: float = 1e-3) -> None:
         self.name, self.lr, self.beta1, self.beta2, self.tau = name, lr, beta1, beta2, tau
         self.m, self.v = 0.0, None
 
@@ -163,16 +153,12 @@ def test_server_optimisers_follow_their_papers_over_rounds(name):
     current = start(torch.float64)
     x = as_numpy(current)
     for number in range(6):
-        updates = replies(
-            current, seed=number, scale=0.001 if number % 2 else 1.0
-        )  # both signs of Yogi's switch
+        updates = replies(current, seed=number, scale=0.001 if number % 2 else 1.0)  # both signs of Yogi's switch
         mean = averaged(updates)
         x = {n: want[n].step(x[n], mean[n]) for n in x}
         current = made.combine(current, updates)
         for n in x:
-            np.testing.assert_allclose(
-                current[n].numpy(), x[n], rtol=1e-11, atol=1e-13, err_msg=f"round {number} {n}"
-            )
+            np.testing.assert_allclose(current[n].numpy(), x[n], rtol=1e-11, atol=1e-13, err_msg=f"round {number} {n}")
 
 
 @pytest.mark.parametrize(("lr", "beta"), [(1.0, 0.9), (0.5, 0.0), (0.3, 0.7)])
@@ -205,9 +191,7 @@ def test_adaptive_rules_are_flowers_but_for_its_start_and_its_bias_correction(na
         updates = replies(current, seed=number)
         before = as_numpy(current)
         stepped = flower_round(theirs, number, before, updates)
-        correction = (
-            np.sqrt(1 - 0.97 ** (number + 1)) / (1 - 0.9 ** (number + 1)) if name == "fedadam" else 1.0
-        )
+        correction = np.sqrt(1 - 0.97 ** (number + 1)) / (1 - 0.9 ** (number + 1)) if name == "fedadam" else 1.0
         current = made.combine(current, updates)
         for n in before:
             want = before[n] + (stepped[n] - before[n]) / correction
@@ -248,9 +232,7 @@ def test_names_shapes_and_dtypes_are_those_of_the_reference(name, dtype):
     current = start(dtype)
     wide = [Update(u.site, {n: t.float() for n, t in u.tensors.items()}, u.weight) for u in replies(current)]
     out = rule(name).combine(current, wide)
-    assert {n: (t.shape, t.dtype) for n, t in out.items()} == {
-        n: (t.shape, t.dtype) for n, t in current.items()
-    }
+    assert {n: (t.shape, t.dtype) for n, t in out.items()} == {n: (t.shape, t.dtype) for n, t in current.items()}
     assert all(torch.isfinite(t).all() for t in out.values())
 
 
@@ -272,9 +254,7 @@ def test_integer_and_boolean_tensors_are_copied_not_averaged(name):
 
 
 @pytest.mark.parametrize("name", RULES)
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32]
-)  # float32 alone would hide what float64 rounds
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # float32 alone would hide what float64 rounds
 def test_who_answers_first_does_not_matter_bit_for_bit(name, dtype):
     current = start(dtype)
     updates = replies(current, sites=("east", "north", "south", "west"))
@@ -292,8 +272,7 @@ def test_replies_that_changed_nothing_change_nothing(name):
     current, made = start(), rule(name)
     for _ in range(3):
         still = [
-            Update(s, {n: t.clone() for n, t in current.items()}, w)
-            for s, w in (("a", 3.0), ("b", 7.0), ("c", 0.1))
+            Update(s, {n: t.clone() for n, t in current.items()}, w) for s, w in (("a", 3.0), ("b", 7.0), ("c", 0.1))
         ]
         out = made.combine(current, still)
         assert all(torch.equal(out[n], current[n]) for n in current)
@@ -362,8 +341,7 @@ def test_the_mean_lies_between_its_parts(weights, seed):
     current = {"a": torch.zeros(6, dtype=torch.float64)}
     g = torch.Generator().manual_seed(seed)
     updates = [
-        Update(f"s{i}", {"a": torch.randn(6, generator=g, dtype=torch.float64)}, w)
-        for i, w in enumerate(weights)
+        Update(f"s{i}", {"a": torch.randn(6, generator=g, dtype=torch.float64)}, w) for i, w in enumerate(weights)
     ]
     stacked = torch.stack([u.tensors["a"] for u in updates])
     out = rule("mean").combine(current, updates)["a"]

@@ -54,9 +54,7 @@ def test_the_pooled_site_holds_everybodys_rows_by_split(tmp_path, store):
     rows = site_rows(plan, open_store(plan))
     pooled = pooled_rows(rows)
     for split in ("train", "validation", "test"):
-        assert sorted(pooled[split].tolist()) == sorted(
-            np.concatenate([r[split] for r in rows.values()]).tolist()
-        )
+        assert sorted(pooled[split].tolist()) == sorted(np.concatenate([r[split] for r in rows.values()]).tolist())
     assert not set(pooled["train"].tolist()) & set(pooled["validation"].tolist())
 
 
@@ -84,9 +82,7 @@ def test_a_made_store_is_named_by_what_it_is_made_from(tmp_path):
 
     base = path("base")
     assert base.parent == tmp_path / "out" / "stores"
-    assert (
-        path("again") == base and path("rounds", phases__0__rounds=9) == base
-    )  # training does not change patients
+    assert path("again") == base and path("rounds", phases__0__rounds=9) == base  # training does not change patients
     other = {"phantom": {"styles": ["north"], "patients": 6}}
     assert len({base, path("more", simulation=other), path("seed", seed=9)}) == 3
     assert path("split", simulation={"fractions": {"train": 0.9, "validation": 0.1}}) == base

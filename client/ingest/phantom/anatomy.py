@@ -115,13 +115,7 @@ class Frame:
         """Height of the highest point of a diaphragm; the right one stands higher."""
         a, k = self.anatomy, 0 if side < 0 else 1
         base = (0.50, 0.57)[k] * a.height + a.domes[k]
-        return (
-            base
-            + 0.13 * self.pose.inspiration
-            - 0.05 * a.habitus
-            - self.volume_loss[k]
-            + 0.05 * self.overinflation
-        )
+        return base + 0.13 * self.pose.inspiration - 0.05 * a.habitus - self.volume_loss[k] + 0.05 * self.overinflation
 
     def angle_y(self, side: int) -> float:
         """Height of the costophrenic angle."""
@@ -147,9 +141,7 @@ class Frame:
         top, angle = self.dome_y(side), self.angle_y(side)
         edge = float(self.wall(angle))
         medial = bezier((0.0, top + 0.10), (0.12, top - 0.01), (0.42, top - 0.01), n=n // 2)
-        lateral = bezier(
-            (0.42, top - 0.01), (0.78, top), (edge - 0.10, angle - 0.16), (edge, angle), n=n - n // 2 + 1
-        )
+        lateral = bezier((0.42, top - 0.01), (0.78, top), (edge - 0.10, angle - 0.16), (edge, angle), n=n - n // 2 + 1)
         curve = np.concatenate([medial, lateral[1:]])
         curve[:, 0] *= side
         return curve

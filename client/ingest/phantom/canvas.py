@@ -62,9 +62,7 @@ class Canvas:
         """Paint polygons [M, N, 2] into a uint8 mask; no two may overlap: the overlap would stay empty."""
         cv2.fillPoly(mask, list(self.pixels(polygons)), level, cv2.LINE_AA, _SHIFT)
 
-    def stroke_into(
-        self, mask: np.ndarray, lines: np.ndarray | list[np.ndarray], width: float, level: int
-    ) -> None:
+    def stroke_into(self, mask: np.ndarray, lines: np.ndarray | list[np.ndarray], width: float, level: int) -> None:
         """Paint open lines, an array [M, N, 2] or a list of [N, 2], of ``width`` units into a uint8 mask.
 
         Lines thinner than a pixel are drawn one pixel wide and fainter, so that a small image equals a large
@@ -102,9 +100,7 @@ class Canvas:
 
     def gaussian(self, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
         """float32 [H, W] Gaussian of height 1."""
-        return bell((self.x - np.float32(cx)) / np.float32(sx)) * bell(
-            (self.y - np.float32(cy)) / np.float32(sy)
-        )
+        return bell((self.x - np.float32(cx)) / np.float32(sx)) * bell((self.y - np.float32(cy)) / np.float32(sy))
 
     def blur(self, image: np.ndarray, sigma: float) -> np.ndarray:
         """Gaussian blur with ``sigma`` units; wide ones run on a reduced copy."""

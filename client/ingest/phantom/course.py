@@ -116,9 +116,7 @@ def labels(visit: Visit, style: Style, rng: np.random.Generator) -> dict[str, in
     if "Consolidation" in severity:
         out["Pneumonia"] = int(Label.UNCERTAIN)
     out["Lung Opacity"] = (
-        max(out[f] for f in _OPACITIES)
-        if any(out[f] == 1 for f in _OPACITIES)
-        else min(out[f] for f in _OPACITIES)
+        max(out[f] for f in _OPACITIES) if any(out[f] == 1 for f in _OPACITIES) else min(out[f] for f in _OPACITIES)
     )
     if out["Cardiomegaly"] == Label.PRESENT:
         out["Enlarged Cardiomediastinum"] = int(Label.PRESENT)

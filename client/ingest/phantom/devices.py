@@ -24,9 +24,7 @@ def _central_line(canvas: Canvas, frame: Frame, mask: np.ndarray, rng: np.random
     entry = (m - 0.24 - rng.uniform(0, 0.05), top - 0.25)
     if rng.random() < 0.4:
         entry = (m - 0.75, top + 0.30)
-    line = bezier(
-        entry, (m - 0.16, top + 0.15), (m - 0.15, top + 0.5), (m - 0.13, rng.uniform(-0.25, -0.05)), n=20
-    )
+    line = bezier(entry, (m - 0.16, top + 0.15), (m - 0.15, top + 0.5), (m - 0.13, rng.uniform(-0.25, -0.05)), n=20)
     canvas.stroke_into(mask, [line], 0.018, 120)
 
 
@@ -41,12 +39,8 @@ def _endotracheal(canvas: Canvas, frame: Frame, mask: np.ndarray, rng: np.random
 def _nasogastric(canvas: Canvas, frame: Frame, mask: np.ndarray, rng: np.random.Generator, _: int) -> None:
     m = 0.5 * frame.front
     low = frame.dome_y(LEFT)
-    line = bezier(
-        (m + 0.01, frame.apex_y - 0.6), (m + 0.05, -0.4), (m - 0.02, low - 0.1), (m + 0.12, low + 0.1), n=24
-    )
-    tail = bezier(
-        (m + 0.12, low + 0.1), (m + 0.3, low + 0.22), (m + 0.45, low + 0.32 + rng.uniform(-0.1, 0.1))
-    )
+    line = bezier((m + 0.01, frame.apex_y - 0.6), (m + 0.05, -0.4), (m - 0.02, low - 0.1), (m + 0.12, low + 0.1), n=24)
+    tail = bezier((m + 0.12, low + 0.1), (m + 0.3, low + 0.22), (m + 0.45, low + 0.32 + rng.uniform(-0.1, 0.1)))
     canvas.stroke_into(mask, [line, tail], 0.020, 130)
 
 
@@ -54,9 +48,9 @@ def _pacemaker(canvas: Canvas, frame: Frame, mask: np.ndarray, rng: np.random.Ge
     side = LEFT if rng.random() < 0.85 else RIGHT
     cx, cy = side * rng.uniform(0.68, 0.78), frame.apex_y + rng.uniform(0.42, 0.52)
     t = np.linspace(0, 2 * np.pi, 28)
-    can = np.stack(
-        [0.14 * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.6, 0.115 * np.sin(t)], axis=1
-    ) + np.array([cx, cy])
+    can = np.stack([0.14 * np.sign(np.cos(t)) * np.abs(np.cos(t)) ** 0.6, 0.115 * np.sin(t)], axis=1) + np.array(
+        [cx, cy]
+    )
     canvas.fill_into(mask, can, 235)
     m, low = frame.front, frame.dome_y(LEFT)
     for end in ((m + 0.10, low - 0.08), (m - 0.15, -0.02))[: int(rng.integers(1, 3))]:
@@ -82,9 +76,7 @@ def _leads(canvas: Canvas, frame: Frame, mask: np.ndarray, rng: np.random.Genera
         at = np.array([x, y]) + rng.normal(0, 0.06, 2)
         t = np.linspace(0, 2 * np.pi, 16)
         canvas.fill_into(mask, at + 0.035 * np.stack([np.cos(t), np.sin(t)], 1), 190)
-        out = bezier(
-            tuple(at), tuple(at + rng.normal(0, 0.2, 2)), (np.sign(x) * 0.6 + rng.normal(0, 0.2), 1.9), n=20
-        )
+        out = bezier(tuple(at), tuple(at + rng.normal(0, 0.2, 2)), (np.sign(x) * 0.6 + rng.normal(0, 0.2), 1.9), n=20)
         canvas.stroke_into(mask, [out], 0.012, 130)
 
 

@@ -79,9 +79,7 @@ def write_film(
     dataset = _header(film, stored, archive, person, hospital, root, rng)
     order = ">" if syntax == "big endian" else "<"
     # A stream of its own, so that a film's size changes nothing but its pixels.
-    pixels = store(
-        dataset, value, bits, window, inverted, order, np.random.default_rng(int(rng.integers(2**62)))
-    )
+    pixels = store(dataset, value, bits, window, inverted, order, np.random.default_rng(int(rng.integers(2**62))))
     black = 2**bits - 1 if inverted else 0
     if any(stored.padding):
         pixels = np.pad(pixels, ((0, 0), stored.padding), constant_values=black)
@@ -142,9 +140,7 @@ def _header(
     day = f"{stored.date:%Y%m%d}"
     d.SpecificCharacterSet = "ISO_IR 100"
     d.ImageType = ["DERIVED" if stored.lossy else "ORIGINAL", "PRIMARY"]
-    d.SOPClassUID = (
-        uid.DigitalXRayImageStorageForPresentation if digital else uid.ComputedRadiographyImageStorage
-    )
+    d.SOPClassUID = uid.DigitalXRayImageStorageForPresentation if digital else uid.ComputedRadiographyImageStorage
     d.SOPInstanceUID, d.StudyInstanceUID = stored.sop_instance_uid, stored.study_uid
     d.SeriesInstanceUID = make_uid(*root, film.study, film.image, "series")
     d.StudyDate = d.SeriesDate = d.AcquisitionDate = d.ContentDate = day

@@ -62,9 +62,7 @@ def body(canvas: Canvas, frame: Frame) -> np.ndarray:
     torso = 1.16 + 0.26 * a.habitus
     slope = np.clip((y - (top - 0.52)) / 0.46, 0, 1)
     half = (
-        0.36
-        + 0.06 * a.habitus
-        + (torso + 0.40 - 0.36) * slope**1.6 * (1 - 0.26 * np.clip((y - top - 0.2) / 0.5, 0, 1))
+        0.36 + 0.06 * a.habitus + (torso + 0.40 - 0.36) * slope**1.6 * (1 - 0.26 * np.clip((y - top - 0.2) / 0.5, 0, 1))
     )
     thick = (1.24 + 0.62 * a.habitus) * (0.62 + 0.38 * np.clip((y - top + 0.45) / 0.75, 0, 1))
     thick = thick * (1 + 0.10 * np.clip(y, 0, 1))
@@ -175,17 +173,11 @@ def _stomach(canvas: Canvas, frame: Frame) -> np.ndarray:
     out = canvas.zeros()
     size = rng.uniform(0.3, 1.2)
     y = frame.dome_y(LEFT) + 0.13
-    box, gas = canvas.ellipsoid(
-        0.40 + rng.normal(0, 0.05), y, 0.15 + 0.08 * size, 0.08 + 0.05 * size, power=0.5
-    )
+    box, gas = canvas.ellipsoid(0.40 + rng.normal(0, 0.05), y, 0.15 + 0.08 * size, 0.08 + 0.05 * size, power=0.5)
     if not frame.pose.supine:
-        gas = gas * np.clip(
-            (np.float32(y + 0.05) - canvas.y[box[0]]) * np.float32(canvas.scale * 0.5) + 0.5, 0, 1
-        )
+        gas = gas * np.clip((np.float32(y + 0.05) - canvas.y[box[0]]) * np.float32(canvas.scale * 0.5) + 0.5, 0, 1)
     out[box] += gas * np.float32(0.30 * size)
     for _ in range(3):
-        box, gas = canvas.ellipsoid(
-            rng.uniform(-0.2, 0.75), y + rng.uniform(0.2, 0.5), rng.uniform(0.05, 0.13), 0.07
-        )
+        box, gas = canvas.ellipsoid(rng.uniform(-0.2, 0.75), y + rng.uniform(0.2, 0.5), rng.uniform(0.05, 0.13), 0.07)
         out[box] += gas * np.float32(0.12)
     return out

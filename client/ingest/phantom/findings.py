@@ -94,17 +94,13 @@ def effusion(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np
         lungs.fill(step(above) * _half(canvas, side) * np.float32(0.97))
 
 
-def consolidation(
-    canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.random.Generator
-) -> None:
+def consolidation(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.random.Generator) -> None:
     """Air spaces filled within a lobe: patchy at first, with air bronchograms, sharp where a fissure bounds
     it.
     """
     side, severity = lesion.side or RIGHT, lesion.severity
     low = frame.dome_y(side)
-    centre_y = {"upper": -0.52, "middle": -0.02, "lower": low - 0.14}[lesion.zone or "lower"] + rng.uniform(
-        -0.06, 0.06
-    )
+    centre_y = {"upper": -0.52, "middle": -0.02, "lower": low - 0.14}[lesion.zone or "lower"] + rng.uniform(-0.06, 0.06)
     centre_x = side * (rng.uniform(0.42, 0.60) - 0.06 * (lesion.zone == "upper"))
     sx = (0.20 + 0.15 * severity) * rng.uniform(0.85, 1.15)
     sy = (0.17 + 0.13 * severity) * rng.uniform(0.85, 1.15)
@@ -152,13 +148,9 @@ def edema(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.ra
     haze = canvas.zeros()
     for side in (RIGHT, LEFT):
         x = frame.front + side * 0.36
-        haze += rng.uniform(0.85, 1.1) * canvas.gaussian(
-            x, 0.02, 0.22 + 0.10 * severity, 0.30 + 0.10 * severity
-        )
+        haze += rng.uniform(0.85, 1.1) * canvas.gaussian(x, 0.02, 0.22 + 0.10 * severity, 0.30 + 0.10 * severity)
     basal = step((canvas.y - np.float32(0.15)) * 6)
-    amount = severity * (0.55 * haze + 0.16 * basal) * (1 + 0.30 * cloud) + 0.10 * severity * np.maximum(
-        fine, 0
-    )
+    amount = severity * (0.55 * haze + 0.16 * basal) * (1 + 0.30 * cloud) + 0.10 * severity * np.maximum(fine, 0)
     lungs.fill(amount.astype(np.float32))
     lungs.markings *= np.float32(1 + 0.7 * severity)
     septa = np.zeros((canvas.height, canvas.width), np.uint8)
@@ -173,9 +165,7 @@ def edema(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.ra
     lungs.lines += septa.astype(np.float32) * np.float32((0.04 + 0.05 * severity) / 255)
 
 
-def pneumothorax(
-    canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.random.Generator
-) -> None:
+def pneumothorax(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng: np.random.Generator) -> None:
     """Air between chest wall and lung: no markings beyond a thin pleural line, widest at the apex when
     upright.
     """
@@ -222,9 +212,7 @@ def lesion_mass(canvas: Canvas, frame: Frame, lungs: Lungs, lesion: Lesion, rng:
     for _ in range(3):
         r = radius * rng.uniform(0.75, 1.0)
         cx, cy = x + rng.normal(0, 0.22) * radius, y + rng.normal(0, 0.22) * radius
-        box, thickness = canvas.ellipsoid(
-            cx, cy, r * rng.uniform(0.95, 1.15), r, rng.uniform(0, 3), power=0.6
-        )
+        box, thickness = canvas.ellipsoid(cx, cy, r * rng.uniform(0.95, 1.15), r, rng.uniform(0, 3), power=0.6)
         view = lungs.added[box]
         np.maximum(view, thickness * np.float32(2.0 * radius + 0.10), out=view)
 

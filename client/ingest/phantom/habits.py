@@ -84,9 +84,7 @@ class Archive:
 class Dictation:
     """How reports look and are filed. Each share is a probability per report."""
 
-    headings: Literal["colon", "bare", "mixed"] = (
-        "colon"  # "FINDINGS:", "Findings" on a line of its own, both
-    )
+    headings: Literal["colon", "bare", "mixed"] = "colon"  # "FINDINGS:", "Findings" on a line of its own, both
     upper: float = 0.1  # all in capitals
     short: float = 0.2  # abbreviated words
     impression_only: float = 0.15
@@ -117,6 +115,4 @@ class Dictation:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"dictation.{name}: {getattr(self, name)} is not a share in 0 .. 1")
         if self.impression_only + self.unheaded > 1:
-            raise ConfigError(
-                "dictation: impression_only and unheaded exclude each other; their sum is above 1"
-            )
+            raise ConfigError("dictation: impression_only and unheaded exclude each other; their sum is above 1")

@@ -130,9 +130,7 @@ def render(
     return frame_up(canvas, value, scanner, marker, place)
 
 
-def _place(
-    canvas: Canvas, density: np.ndarray, tilt: float, shift: tuple[float, float], zoom: float
-) -> np.ndarray:
+def _place(canvas: Canvas, density: np.ndarray, tilt: float, shift: tuple[float, float], zoom: float) -> np.ndarray:
     matrix = cv2.getRotationMatrix2D((canvas.width / 2, canvas.height / 2), np.degrees(tilt), zoom)
     matrix[:, 2] += np.asarray(shift) * canvas.scale
     return cv2.warpAffine(

@@ -116,9 +116,7 @@ def write_report(
     return PhantomReport(text, findings, impression, mentions, planted)
 
 
-def _describe(
-    film: PhantomStudy, compares: bool, rng: np.random.Generator
-) -> tuple[list[str], dict[str, int]]:
+def _describe(film: PhantomStudy, compares: bool, rng: np.random.Generator) -> tuple[list[str], dict[str, int]]:
     """Sentences of the findings section, and what they say."""
     said: dict[str, int] = {}
     lesions = {x.finding: x for x in film.lesions}
@@ -142,9 +140,7 @@ def _describe(
     return sentences, _implied(said, film)
 
 
-def _conclude(
-    film: PhantomStudy, compares: bool, rng: np.random.Generator
-) -> tuple[list[str], dict[str, int]]:
+def _conclude(film: PhantomStudy, compares: bool, rng: np.random.Generator) -> tuple[list[str], dict[str, int]]:
     """Sentences of the impression: the worst first, at most four, or that there is nothing."""
     said: dict[str, int] = {}
     worst = sorted(film.lesions, key=lambda x: -x.severity)[:4]

@@ -67,9 +67,7 @@ def write_store(
         RuntimeError: a worker died or hung; run again to go on.
     """
     if short_side < 32 or patients < 1:
-        raise ValueError(
-            f"short_side {short_side} and patients {patients}: at least 32 pixels and one patient"
-        )
+        raise ValueError(f"short_side {short_side} and patients {patients}: at least 32 pixels and one patient")
     begun, summary = time.monotonic(), Summary()
     site = config_hash(style)
     with StoreWriter(

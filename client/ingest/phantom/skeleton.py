@@ -40,9 +40,7 @@ def ribs(frame: Frame, side: int) -> tuple[np.ndarray, np.ndarray]:
     middle = frame.midline(top)
     posterior = np.stack(
         [
-            np.stack(
-                [side * 0.10 + middle, side * (0.10 + 0.35 * reach), side * reach, side * reach], axis=1
-            ),
+            np.stack([side * 0.10 + middle, side * (0.10 + 0.35 * reach), side * reach, side * reach], axis=1),
             np.stack([top + 0.03, top - 0.10 - 0.05 * tilt, top + 0.15 * tilt, wall_y], axis=1),
         ],
         axis=2,
@@ -93,9 +91,7 @@ def _clavicle(canvas: Canvas, mask: np.ndarray, frame: Frame, side: int) -> None
     rise = 0.16 + 0.10 * (1 - frame.pose.arms) - (0.10 if frame.pose.ap else 0.0)
     y = frame.apex_y + 0.27 - (0.10 if frame.pose.ap else 0.0) - 0.06 * frame.pose.inspiration
     x = frame.front + side * 0.13
-    line = bezier(
-        (x, y + 0.05), (x + side * 0.35, y + 0.06), (x + side * 0.55, y - rise), (x + side * 0.98, y - rise)
-    )
+    line = bezier((x, y + 0.05), (x + side * 0.35, y + 0.06), (x + side * 0.55, y - rise), (x + side * 0.98, y - rise))
     width = np.interp(np.linspace(0, 1, len(line)), [0, 0.15, 0.5, 1], [0.12, 0.085, 0.075, 0.095])
     canvas.fill_into(mask, band(line, width), 150)
     canvas.fill_into(mask, band(line, width * 0.6), 105)
@@ -121,6 +117,4 @@ def _shoulder(canvas: Canvas, mask: np.ndarray, frame: Frame, side: int) -> None
     t = np.linspace(0, 2 * np.pi, 24)
     head = np.stack([side * (1.36 + 0.17 * np.cos(t)), top - 0.02 + 0.17 * np.sin(t)], axis=1)
     canvas.fill_into(mask, head, 150)
-    canvas.fill_into(
-        mask, band(bezier((side * 1.42, top), (side * 1.52, top + 0.5), (side * 1.56, 1.6)), 0.19), 150
-    )
+    canvas.fill_into(mask, band(bezier((side * 1.42, top), (side * 1.52, top + 0.5), (side * 1.56, 1.6)), 0.19), 150)

@@ -74,8 +74,7 @@ class Style:
         if unknown:
             raise ConfigError(f"prevalence: unknown finding {unknown[0]!r}; known: {', '.join(PATHOLOGIES)}")
         shares = {f"prevalence.{k}": v for k, v in self.prevalence.items()} | {
-            k: getattr(self, k)
-            for k in ("devices", "ap", "lateral", "sloppiness", "female", "follow_up", "hedging")
+            k: getattr(self, k) for k in ("devices", "ap", "lateral", "sloppiness", "female", "follow_up", "hedging")
         }
         for key, value in shares.items():
             if not 0 <= value <= 1:
@@ -91,9 +90,7 @@ STYLES: dict[str, Style] = {
     for style in (
         Style(
             name="north",
-            scanner=Scanner(
-                beam=0.26, dose=1.6, blur=0.005, sharpen=0.5, toe=0.55, aspect=1.18, field=2.5, marker=0.8
-            ),
+            scanner=Scanner(beam=0.26, dose=1.6, blur=0.005, sharpen=0.5, toe=0.55, aspect=1.18, field=2.5, marker=0.8),
             prevalence={
                 "Enlarged Cardiomediastinum": 0.05,
                 "Cardiomegaly": 0.2,
@@ -115,9 +112,7 @@ STYLES: dict[str, Style] = {
         ),
         Style(
             name="south",
-            archive=Archive(
-                makers=("Kestrel Imaging", "Halcyon Mobile"), inverted=0.55, viewless=0.5, padded=0.3
-            ),
+            archive=Archive(makers=("Kestrel Imaging", "Halcyon Mobile"), inverted=0.55, viewless=0.5, padded=0.3),
             dictation=Dictation(
                 headings="bare",
                 upper=0.35,
@@ -165,9 +160,7 @@ STYLES: dict[str, Style] = {
         Style(
             name="east",
             archive=Archive(makers=("Ostrava Medical Optics",), inverted=0.35, viewless=0.3, digital=0.02),
-            dictation=Dictation(
-                headings="mixed", upper=0.05, short=0.3, addenda=0.1, lines="CR", kept_as="folder"
-            ),
+            dictation=Dictation(headings="mixed", upper=0.05, short=0.3, addenda=0.1, lines="CR", kept_as="folder"),
             scanner=Scanner(
                 beam=0.30,
                 scatter=0.14,

@@ -42,8 +42,6 @@ def _roots(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """
     fan = np.tile(np.array([-1.35, -1.0, -0.65, -0.2, 0.2, 0.55, 0.85, 1.1, 1.35]), 2)
     heading = fan + rng.normal(0, 0.10, fan.size)
-    start = np.stack(
-        [0.06 + rng.uniform(0, 0.06, fan.size), 0.16 * np.sin(fan) + rng.normal(0, 0.02, fan.size)], 1
-    )
+    start = np.stack([0.06 + rng.uniform(0, 0.06, fan.size), 0.16 * np.sin(fan) + rng.normal(0, 0.02, fan.size)], 1)
     length = 0.34 + 0.05 * np.sin(fan) + rng.normal(0, 0.03, fan.size)
     return start, heading, length, np.repeat([-1.0, 1.0], fan.size // 2)

@@ -116,9 +116,7 @@ def test_copies_of_images_change_nothing():
     scores, positive, owner = study(np.random.default_rng(5), 100, 1)
     one = replicate([Ranking(scores, positive, rows=owner).auroc], 100, 50, seed=1)[0]
     scores, positive, owner = study(np.random.default_rng(5), 100, 3)
-    np.testing.assert_allclose(
-        one, replicate([Ranking(scores, positive, rows=owner).auroc], 100, 50, seed=1)[0]
-    )
+    np.testing.assert_allclose(one, replicate([Ranking(scores, positive, rows=owner).auroc], 100, 50, seed=1)[0])
 
 
 def test_few_positive_patients_are_where_the_interval_fails():

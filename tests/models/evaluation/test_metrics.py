@@ -59,9 +59,7 @@ def thresholds_one_by_one(scores, labels, weights) -> float:
 def test_equals_sklearn_and_torchmetrics(seed, levels):
     scores, labels = drawn(seed, levels=levels)
     assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert average_precision(scores, labels) == pytest.approx(
-        average_precision_score(labels, scores), abs=1e-12
-    )
+    assert average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
     # torchmetrics squashes scores outside [0, 1], which would make new ties in float32; ranks are inside.
     ranks = torch.tensor(np.unique(scores, return_inverse=True)[1] / len(scores))
     assert auroc(scores, labels) == pytest.approx(binary_auroc(ranks, torch.tensor(labels)).item(), abs=1e-6)
@@ -98,9 +96,7 @@ def test_equals_the_definition(case):
     labels, weights = labels.astype(np.int8), weights.astype(float)
     ones, zeros = np.ones(len(labels)), np.zeros(len(labels), int)
     assert auroc(scores, labels) == pytest.approx(pairs_one_by_one(scores, labels, zeros, ones), abs=1e-12)
-    assert average_precision(scores, labels) == pytest.approx(
-        thresholds_one_by_one(scores, labels, ones), abs=1e-12
-    )
+    assert average_precision(scores, labels) == pytest.approx(thresholds_one_by_one(scores, labels, ones), abs=1e-12)
     ranking = Ranking(scores, labels == 1, strata=strata)
     if any(len(set(labels[strata == s])) == 2 for s in set(strata)):
         want = pairs_one_by_one(scores, labels, strata, ones)
@@ -109,8 +105,7 @@ def test_equals_the_definition(case):
         assert np.isnan(stratified_auroc(scores, labels, strata))
     got = ranking.auroc(weights[:, None])[0]
     pairs = sum(
-        weights[(strata == s) & (labels == 1)].sum() * weights[(strata == s) & (labels == 0)].sum()
-        for s in set(strata)
+        weights[(strata == s) & (labels == 1)].sum() * weights[(strata == s) & (labels == 0)].sum() for s in set(strata)
     )
     if pairs:
         assert got == pytest.approx(pairs_one_by_one(scores, labels, strata, weights), abs=1e-12)
@@ -132,9 +127,7 @@ def test_order_scale_and_names_of_strata_do_not_matter(case, random):
     one = stratified_auroc(scores, labels.astype(np.int8), strata)
     other = stratified_auroc(np.exp(scores[order]), labels[order].astype(np.int8), 10 - 3 * strata[order])
     assert one == pytest.approx(other, abs=1e-12, nan_ok=True)
-    assert auroc(scores, labels.astype(int)) == pytest.approx(
-        1 - auroc(-scores, labels.astype(int)), abs=1e-12
-    )
+    assert auroc(scores, labels.astype(int)) == pytest.approx(1 - auroc(-scores, labels.astype(int)), abs=1e-12)
 
 
 def test_weights_are_the_same_as_copies():

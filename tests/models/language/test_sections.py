@@ -84,9 +84,7 @@ LITERAL = [
     ),
     (
         "IMPRESSION: clear.\nADDENDUM 1 10:30: IMPRESSION: tiny pneumothorax.\nEnd of addendum",
-        Sections(
-            impression="clear.", addendum="10:30: IMPRESSION: tiny pneumothorax.", rest="End of addendum"
-        ),
+        Sections(impression="clear.", addendum="10:30: IMPRESSION: tiny pneumothorax.", rest="End of addendum"),
     ),
     (
         "ADDENDUM\nRib fracture.\nORIGINAL REPORT\nFINDINGS: clear.",
@@ -98,9 +96,7 @@ LITERAL = [
     ),
     (
         "HX: [NAME], [AGE].\nCOMP: [DATE]\nIMP: clear per [NAME]. [DATE]: film.",
-        Sections(
-            indication="[NAME], [AGE].", comparison="[DATE]", impression="clear per [NAME]. [DATE]: film."
-        ),
+        Sections(indication="[NAME], [AGE].", comparison="[DATE]", impression="clear per [NAME]. [DATE]: film."),
     ),
     ("IMPRESSION: Normal. Dictated by: A B", Sections(impression="Normal.", rest="Dictated by: A B")),
 ]
@@ -142,9 +138,7 @@ def test_assembled_reports_come_apart_again(
 ) -> None:
     report = styles.write(texts, shape, heading, random.Random(seed)).replace("\n", end)
     found = split_report(report)
-    assert {name: getattr(found, name) for name in styles.LONG} == {
-        name: texts.get(name) for name in styles.LONG
-    }
+    assert {name: getattr(found, name) for name in styles.LONG} == {name: texts.get(name) for name in styles.LONG}
 
 
 PIECES = st.lists(
@@ -178,9 +172,7 @@ def test_any_string_is_split(text: str) -> None:
         assert part is None or (part and part == " ".join(part.split()))
 
 
-@pytest.mark.parametrize(
-    "unit", ["findings ", "FINDINGS: ", "-", "[", "\n", "addendum ", "history, ", "read by "]
-)
+@pytest.mark.parametrize("unit", ["findings ", "FINDINGS: ", "-", "[", "\n", "addendum ", "history, ", "read by "])
 def test_a_hostile_text_costs_linear_time(unit: str) -> None:
     def seconds(size: int) -> float:
         start = time.process_time()
@@ -204,8 +196,7 @@ def test_real_sections_come_apart_again(dev_data: Path) -> None:
     total: Counter[str] = Counter()
     for report in reports:
         clean = {
-            name: " ".join(report[name].split())
-            for name in ("indication", "comparison", "findings", "impression")
+            name: " ".join(report[name].split()) for name in ("indication", "comparison", "findings", "impression")
         }
         clean = {name: text for name, text in clean.items() if re.search(r"\w", text)}
         for shape in styles.SHAPES:

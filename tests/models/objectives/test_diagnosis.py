@@ -94,9 +94,7 @@ def test_one_finding_is_drawn_present_and_absent_equally_often():
     weights = balance_weights(labels)
     assert weights.mean() == pytest.approx(1.0) and weights.dtype == torch.float64
     assert weights[:3].sum() == pytest.approx(float(weights[3:20].sum()))
-    assert torch.equal(weights[:3], weights[:1].expand(3)) and torch.equal(
-        weights[3:20], weights[3:4].expand(17)
-    )
+    assert torch.equal(weights[:3], weights[:1].expand(3)) and torch.equal(weights[3:20], weights[3:4].expand(17))
 
 
 def mixture(labels: torch.Tensor) -> np.ndarray:
@@ -189,9 +187,7 @@ def test_it_trains_the_tower_and_its_own_head_and_gradients_reach_both(store):
 
 def test_a_fresh_head_says_one_half_for_every_finding(store):
     objective, model = made()
-    probability = objective.logits(
-        model.eval(), torch.randint(0, 256, (16, 1, 32, 32), dtype=torch.uint8)
-    ).sigmoid()
+    probability = objective.logits(model.eval(), torch.randint(0, 256, (16, 1, 32, 32), dtype=torch.uint8)).sigmoid()
     assert probability.shape == (16, len(FINDINGS))
     assert (probability - 0.5).abs().max() < 0.1
 

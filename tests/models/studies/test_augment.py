@@ -133,9 +133,7 @@ def test_the_seed_decides_and_nothing_else():
     assert not torch.equal(once, changed(images, seed=4, flip=0.5, erase=0.5, **everything))
 
 
-@pytest.mark.parametrize(
-    "name", ["translate", "scale", "brightness", "contrast", "crop", "flip", "erase", "degrees"]
-)
+@pytest.mark.parametrize("name", ["translate", "scale", "brightness", "contrast", "crop", "flip", "erase", "degrees"])
 @pytest.mark.parametrize("value", [-0.1, 1000.0, math.nan])
 def test_a_range_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(ConfigError, match=name):

@@ -26,9 +26,7 @@ def histories(draw: st.DrawFn) -> list[Sighting]:
             for image in range(draw(st.integers(1, 3))):
                 view = draw(st.sampled_from(["PA", "AP", "LATERAL", "UNKNOWN"]))
                 sightings.append(
-                    Sighting(
-                        f"p{patient}", f"p{patient}s{study}", f"p{patient}s{study}i{image}", view, day, order
-                    )
+                    Sighting(f"p{patient}", f"p{patient}s{study}", f"p{patient}s{study}i{image}", view, day, order)
                 )
     return draw(st.permutations(sightings))
 

@@ -79,9 +79,7 @@ def test_hash_makes_equal_parts(make_store: Callable[..., Store]) -> None:
     assert list(sites) == ["site-1", "site-2", "site-3", "site-4"]
 
 
-@pytest.mark.parametrize(
-    "plan", [Partition(by="hash", sites=3), Partition(by="dirichlet", sites=3, alpha=1.0)]
-)
+@pytest.mark.parametrize("plan", [Partition(by="hash", sites=3), Partition(by="dirichlet", sites=3, alpha=1.0)])
 def test_the_order_of_rows_has_no_part(make_stores: Callable[..., Store], plan: Partition) -> None:
     rows = patients(30)
     first, second = make_stores(rows), make_stores(rows[::-1])
@@ -119,8 +117,7 @@ def test_dirichlet_shares_have_the_variance_of_the_distribution(make_store: Call
     sites, alpha = 3, 2.0
     shares = np.array(
         [
-            len(partition(store, Partition(by="dirichlet", sites=sites, alpha=alpha, seed=seed))["site-1"])
-            / 400
+            len(partition(store, Partition(by="dirichlet", sites=sites, alpha=alpha, seed=seed))["site-1"]) / 400
             for seed in range(300)
         ]
     )
@@ -168,9 +165,7 @@ def test_impossible_skew_says_so(make_store: Callable[..., Store]) -> None:
 
 def test_unknown_finding_is_named(make_store: Callable[..., Store]) -> None:
     with pytest.raises(PartitionError, match=r"Oedema.*it knows: No Finding"):
-        partition(
-            make_store(patients(9)), Partition(by="dirichlet", sites=2, alpha=1.0, findings=("Oedema",))
-        )
+        partition(make_store(patients(9)), Partition(by="dirichlet", sites=2, alpha=1.0, findings=("Oedema",)))
 
 
 @pytest.mark.parametrize(

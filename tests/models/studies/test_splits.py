@@ -23,9 +23,7 @@ def test_a_patient_stays_whoever_else_is_there(keys: list[str], others: list[str
 
 
 @given(keys=KEYS, weights=st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any))
-def test_every_patient_is_in_one_split_and_empty_fractions_stay_empty(
-    keys: list[str], weights: list[int]
-) -> None:
+def test_every_patient_is_in_one_split_and_empty_fractions_stay_empty(keys: list[str], weights: list[int]) -> None:
     fractions = {f"s{i}": weight / sum(weights) for i, weight in enumerate(weights)}
     names = split(keys, fractions)
     assert {name for name in names} <= {name for name, share in fractions.items() if share > 0}

@@ -161,9 +161,7 @@ def test_two_processes_make_the_same_resized_file(write: Callable[..., Path]) ->
     assert first == second == _resize(path)
 
 
-@pytest.mark.parametrize(
-    ("size", "fit", "text"), [(4, "crop", "8 to 2048"), (224, "stretch", "crop, pad, squash")]
-)
+@pytest.mark.parametrize(("size", "fit", "text"), [(4, "crop", "8 to 2048"), (224, "stretch", "crop, pad, squash")])
 def test_bad_size_and_fit(make_store: Callable[..., Store], size: int, fit: str, text: str) -> None:
     with pytest.raises(StoreError, match=text):
         make_store(pictures(1)).resized(size, fit)

@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from models.config import ConfigError, build
 from models.vision.resnet50 import Bottleneck, Config, ResNet50
 
-PUBLISHED = 25_557_032 - (
-    2048 * 1000 + 1000
-)  # the classifier's own count of parameters, less its 1000-class layer
+PUBLISHED = 25_557_032 - (2048 * 1000 + 1000)  # the classifier's own count of parameters, less its 1000-class layer
 
 
 @pytest.fixture(scope="module")

@@ -176,12 +176,7 @@ def counted(width: int, depth: int, patch: int, channels: int, hidden: int, posi
     """Parameters by the paper's architecture."""
     patches = channels * patch * patch * width + width
     norm = 2 * width
-    block = (
-        2 * norm
-        + (width * 3 * width + 3 * width)
-        + (width * width + width)
-        + (2 * width * hidden + hidden + width)
-    )
+    block = 2 * norm + (width * 3 * width + 3 * width) + (width * width + width) + (2 * width * hidden + hidden + width)
     return patches + width + positions * width + depth * block + norm
 
 
@@ -272,9 +267,7 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 def test_drop_path_grows_with_depth():
     rates = [b.drop_path.rate for b in Config(**{**SMALL, "depth": 5, "drop_path": 0.2}).build().blocks]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
-    assert [b.drop_path.rate for b in Config(**{**SMALL, "depth": 1, "drop_path": 0.2}).build().blocks] == [
-        0.0
-    ]
+    assert [b.drop_path.rate for b in Config(**{**SMALL, "depth": 1, "drop_path": 0.2}).build().blocks] == [0.0]
 
 
 @pytest.mark.parametrize(("patch", "widths"), [(2, [12]), (4, [8, 12]), (8, [8, 8, 12]), (16, [8, 8, 8, 12])])

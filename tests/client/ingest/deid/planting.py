@@ -28,9 +28,7 @@ FAMILY = words(
     "Papadopoulos Rossi Bianchi Esposito Van-Dyke Delacroix Smith-Jones García-López Thistlethwaite "
     "Quigley Zimmerman"
 )
-WEAK_FAMILY = words(
-    "Long May Young White Hill Bell Price Gray Rose Wood Lamb Fields Stone Day King Cook Rich Li Wu Le"
-)
+WEAK_FAMILY = words("Long May Young White Hill Bell Price Gray Rose Wood Lamb Fields Stone Day King Cook Rich Li Wu Le")
 
 BEFORE = (
     "Heart size is normal. ",

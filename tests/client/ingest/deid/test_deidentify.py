@@ -213,11 +213,7 @@ def test_nothing_kept_has_a_row_and_every_row_written_is_an_option_or_a_dummy() 
     ("allocated", "stored", "signed"), [(8, 8, False), (8, 7, True), (16, 12, True), (16, 16, True)]
 )
 def test_pixels_survive(pseudonyms: Pseudonyms, allocated: int, stored: int, signed: bool) -> None:
-    words = (
-        np.random.default_rng(0)
-        .integers(0, 1 << stored, (5, 7))
-        .astype(np.uint8 if allocated == 8 else np.uint16)
-    )
+    words = np.random.default_rng(0).integers(0, 1 << stored, (5, 7)).astype(np.uint8 if allocated == 8 else np.uint16)
     image = radiograph(allocated=allocated, stored=stored, signed=signed, pixels=words, padding=(3,))
     dataset = made(pseudonyms, image)
     expected = words.astype(int)
@@ -229,9 +225,7 @@ def test_pixels_survive(pseudonyms: Pseudonyms, allocated: int, stored: int, sig
 
 def test_tables_survive(pseudonyms: Pseudonyms) -> None:
     rising = Lut(-100, np.arange(0, 4096, 4, dtype=np.uint16), 12)
-    image = radiograph(
-        signed=True, vois=(rising,), modality=Lut(0, np.arange(500, 0, -1, dtype=np.uint16), 10)
-    )
+    image = radiograph(signed=True, vois=(rising,), modality=Lut(0, np.arange(500, 0, -1, dtype=np.uint16), 10))
     again = read_radiograph(
         dicom_bytes(deid.deidentify(replace(image, pixels=wide()), pseudonyms, load_table())),
         Gate(),
@@ -256,9 +250,7 @@ def test_a_table_that_could_hold_text_is_refused(sentinels) -> None:
     item.add_new(0x00283006, "OW", text.tobytes())
     dataset.VOILUTSequence = [item]
     source = pydicom.dcmread(
-        io.BytesIO(
-            dicom_bytes(deid.deidentify(radiograph(pixels=wide()), Pseudonyms(b"x" * 16), load_table()))
-        )
+        io.BytesIO(dicom_bytes(deid.deidentify(radiograph(pixels=wide()), Pseudonyms(b"x" * 16), load_table())))
     )
     source.VOILUTSequence = dataset.VOILUTSequence
     out = io.BytesIO()
@@ -287,9 +279,7 @@ def answer_of(image: Radiograph) -> tuple[dict, bytes]:
     return json.loads(json.dumps(image.plain())), image.pixels.tobytes()
 
 
-def test_a_second_run_adds_nothing_and_a_changed_image_conflicts(
-    tmp_path: Path, pseudonyms: Pseudonyms
-) -> None:
+def test_a_second_run_adds_nothing_and_a_changed_image_conflicts(tmp_path: Path, pseudonyms: Pseudonyms) -> None:
     exporter = Exporter(tmp_path / "out", pseudonyms)
     first = exporter.write(*answer_of(radiograph()))
     before = first.read_bytes()
@@ -336,8 +326,7 @@ def test_an_old_table_exports_nothing(tmp_path: Path, pseudonyms: Pseudonyms) ->
         Exporter(tmp_path / "out", pseudonyms, today=datetime.date(2040, 1, 1))
     assert not (tmp_path / "out").exists()
     assert (
-        "days old"
-        in Exporter(tmp_path / "out", pseudonyms, today=load_table().as_of + datetime.timedelta(400)).warning
+        "days old" in Exporter(tmp_path / "out", pseudonyms, today=load_table().as_of + datetime.timedelta(400)).warning
     )
 
 
@@ -373,22 +362,16 @@ def test_a_lying_child_is_seen_through(key: str, lie: object, data: bytes) -> No
         image = Radiograph.from_plain({**radiograph().plain(), key: lie}, data)
     except ValueError:
         return
-    deid.audit(
-        deid.deidentify(replace(image, header=HEADER), Pseudonyms(b"x" * 16), load_table()), load_table()
-    )
+    deid.audit(deid.deidentify(replace(image, header=HEADER), Pseudonyms(b"x" * 16), load_table()), load_table())
 
 
 @pytest.mark.real
-def test_real_files_look_the_same_after_export(
-    tmp_path: Path, dev_data: Path, pseudonyms: Pseudonyms
-) -> None:
+def test_real_files_look_the_same_after_export(tmp_path: Path, dev_data: Path, pseudonyms: Pseudonyms) -> None:
     """Every real file is exported or refused with a code; the picture that models see does not change."""
     gate = Gate(body_part="any", animals=True)
     exporter = Exporter(tmp_path / "out", pseudonyms, ExportConfig(gate=gate))
     same = searched = 0
-    for path in sorted(
-        p for p in (dev_data / "dicom").rglob("*") if p.is_file() and p.stat().st_size < 700_000
-    ):
+    for path in sorted(p for p in (dev_data / "dicom").rglob("*") if p.is_file() and p.stat().st_size < 700_000):
         answer, pixels = serve(exporter.task(path))
         result = exporter.write(json.loads(json.dumps(answer)), b"" if pixels is None else pixels.tobytes())
         if isinstance(result, Path):

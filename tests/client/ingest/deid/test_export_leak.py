@@ -152,11 +152,7 @@ def test_dates_are_shifted_not_kept(exported: Path, sentinels) -> None:
     back.
     """
     planted = sentinels.plant()
-    tokens = {
-        int(t)
-        for where, t in planted.tokens.items()
-        if where.startswith("row") and t.isdigit() and len(t) == 8
-    }
+    tokens = {int(t) for where, t in planted.tokens.items() if where.startswith("row") and t.isdigit() and len(t) == 8}
     moved = datetime.datetime.strptime(pydicom.dcmread(exported).StudyDate, "%Y%m%d").date()
     assert int(moved.strftime("%Y%m%d")) not in tokens
     study = next(t for where, t in planted.tokens.items() if where == "row 00080020")

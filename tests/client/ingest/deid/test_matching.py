@@ -126,17 +126,13 @@ def test_the_answer_does_not_depend_on_the_order(tmp_path_factory, rng: random.R
 def test_matching_again_changes_nothing(tmp_path: Path) -> None:
     first = matched(tmp_path, STUDIES, REPORTS)[:2]
     assert matched(tmp_path, STUDIES, REPORTS)[:2] == first
-    assert matched(tmp_path, [], [])[1] == {
-        Reason.STUDY_WITHOUT_REPORT: 7
-    }  # a report that was withdrawn is gone
+    assert matched(tmp_path, [], [])[1] == {Reason.STUDY_WITHOUT_REPORT: 7}  # a report that was withdrawn is gone
 
 
 def test_nothing_raw_is_in_the_index(tmp_path: Path) -> None:
     path = tmp_path / "index.sqlite"
     studies = [("PATIENT-77", "1.2.840.77777", "ACCESSION77", "19770707")]
-    files = ReportFiles(
-        write(tmp_path / "r.csv", [("1.2.840.77777", "ACCESSION77", "SECRETTEXT", "1977-07-07")])
-    )
+    files = ReportFiles(write(tmp_path / "r.csv", [("1.2.840.77777", "ACCESSION77", "SECRETTEXT", "1977-07-07")]))
     index = index_of(path, studies)
     match_reports(files, index, P, lambda code, item: None)
     index.commit()
@@ -183,9 +179,7 @@ def test_one_ingest_at_a_time(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[4]
 
     def other() -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, path], capture_output=True, text=True, cwd=root, timeout=60
-        )
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, cwd=root, timeout=60)
         return done.stdout + done.stderr
 
     with SiteIndex(path, tmp_path / "store") as index:

@@ -91,9 +91,7 @@ def test_a_damaged_table_is_refused(tmp_path: Path, harm: str) -> None:
     elif harm == "row twice":
         held["rows"].append(held["rows"][7])
         held["row_count"] += 1
-        held["rows_sha256"] = hashlib.sha256(
-            json.dumps(held["rows"], separators=(",", ":")).encode()
-        ).hexdigest()
+        held["rows_sha256"] = hashlib.sha256(json.dumps(held["rows"], separators=(",", ":")).encode()).hexdigest()
     elif harm == "no rows":
         del held["rows"]
     path = tmp_path / f"{harm}.json"

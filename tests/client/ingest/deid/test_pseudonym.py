@@ -20,9 +20,7 @@ DATES = st.dates(min_value=EARLIEST, max_value=datetime.date(2200, 1, 1))
 
 
 @given(NAMES, st.lists(DATES, min_size=2, max_size=6))
-def test_one_shift_keeps_every_interval_and_moves_every_date(
-    patient: str, dates: list[datetime.date]
-) -> None:
+def test_one_shift_keeps_every_interval_and_moves_every_date(patient: str, dates: list[datetime.date]) -> None:
     shift = Pseudonyms(SECRET).shift(patient)
     assert SHIFT_DAYS[0] <= -shift.days <= SHIFT_DAYS[1] and shift.seconds == 0 and shift.microseconds == 0
     moved = [date + shift for date in dates]

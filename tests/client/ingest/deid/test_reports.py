@@ -22,9 +22,7 @@ TEXT = "Größe normal, kein Erguß \u2013 “clear”.\nImpression: naïve caf�
 PLAIN = "Größe normal, naïve café."
 
 
-@pytest.mark.parametrize(
-    "codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"]
-)
+@pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252"])
 def test_encodings_that_are_tried(codec: str) -> None:
     marks = {"utf-16-le": b"\xff\xfe", "utf-16-be": b"\xfe\xff"}
     assert decode(marks.get(codec, b"") + TEXT.encode(codec)) == TEXT
@@ -118,9 +116,7 @@ CELLS = st.text(
     min_size=1,
     max_size=30,
 )
-BODY = st.lists(
-    CELLS | st.sampled_from(['"', ",", "\n", "\r\n", "\r", "a", ";"]), min_size=1, max_size=8
-).map("".join)
+BODY = st.lists(CELLS | st.sampled_from(['"', ",", "\n", "\r\n", "\r", "a", ";"]), min_size=1, max_size=8).map("".join)
 
 
 @given(
@@ -174,9 +170,7 @@ def test_one_bad_row_costs_one_row(tmp_path: Path) -> None:
 
 def test_a_quote_that_never_closes_does_not_swallow_the_file(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
-    path.write_bytes(
-        b'accession,text\r\nA1,"never closed\r\n' + b"".join(b"B%d,fine\r\n" % n for n in range(5000))
-    )
+    path.write_bytes(b'accession,text\r\nA1,"never closed\r\n' + b"".join(b"B%d,fine\r\n" % n for n in range(5000)))
     read = list(ReportFiles(path, ReportsConfig(max_chars=1000)))
     assert read[0].reason is Reason.REPORT_MALFORMED
     assert sum(isinstance(r, Report) for r in read) > 4000

@@ -113,10 +113,7 @@ def test_names_behind_a_cue_go(seed: int) -> None:
 def test_names_of_the_header_go(make, seed: int) -> None:
     rng = random.Random(seed)
     name, text, gone = make(rng)
-    assert (
-        still_there(gone, Scrubber(Known(names=(name,))).scrub(planting.surround(rng, text, False)).text)
-        == []
-    )
+    assert still_there(gone, Scrubber(Known(names=(name,))).scrub(planting.surround(rng, text, False)).text) == []
 
 
 LETTERS = st.text(

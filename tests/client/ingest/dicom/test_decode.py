@@ -49,9 +49,7 @@ def as_is(**intensity: Any) -> DecodeConfig:
     return config(intensity, crop=False)
 
 
-def run(
-    ds: Dataset, options: DecodeConfig | None = None, syntax: str = uid.ExplicitVRLittleEndian
-) -> Decoded:
+def run(ds: Dataset, options: DecodeConfig | None = None, syntax: str = uid.ExplicitVRLittleEndian) -> Decoded:
     return decode(write(ds, syntax), options)
 
 

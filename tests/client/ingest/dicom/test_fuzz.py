@@ -118,6 +118,4 @@ def test_damaged_files_never_escape(cases: int, valid: list[bytes], sandbox: San
 
     run()
     print(dict(outcomes.most_common()))
-    assert outcomes["accepted"] and len(outcomes) > 8, (
-        "the damage is too little or too much to prove anything"
-    )
+    assert outcomes["accepted"] and len(outcomes) > 8, "the damage is too little or too much to prove anything"

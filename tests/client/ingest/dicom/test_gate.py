@@ -189,9 +189,7 @@ def test_nearest_source_of_the_view_decides() -> None:
     )  # a study may hold several views
 
 
-@pytest.mark.parametrize(
-    "values", [{"views": ["FRONTAL"]}, {"modalities": []}, {"views": []}, {"body_part": "lung"}]
-)
+@pytest.mark.parametrize("values", [{"views": ["FRONTAL"]}, {"modalities": []}, {"views": []}, {"body_part": "lung"}])
 def test_bad_configuration(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         build(Gate, values)

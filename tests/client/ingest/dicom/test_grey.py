@@ -65,9 +65,7 @@ def test_percentiles_ignore_a_hot_pixel() -> None:
     trimmed, _ = greys(image, percentiles=(1.0, 99.0))
     assert trimmed[50].tolist() == sorted(trimmed[50].tolist()) and np.median(trimmed) > 100
     low, high = np.percentile(image, (1, 99), method="lower")
-    np.testing.assert_array_equal(
-        trimmed, (np.clip((image - low) / (high - low + 1e-6), 0, 1) * 255).astype(np.uint8)
-    )
+    np.testing.assert_array_equal(trimmed, (np.clip((image - low) / (high - low + 1e-6), 0, 1) * 255).astype(np.uint8))
 
 
 def test_padding_is_black_and_takes_no_part(image: np.ndarray) -> None:

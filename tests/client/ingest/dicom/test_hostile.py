@@ -12,9 +12,7 @@ from tests.faults import hostile_dicom
 
 def test_the_corpus_is_large_and_starts_from_a_good_file(sandbox: Sandbox) -> None:
     assert len(hostile_dicom.names()) >= 40
-    assert isinstance(
-        sandbox.read(hostile_dicom.good()), Reading
-    )  # else every refusal below would prove nothing
+    assert isinstance(sandbox.read(hostile_dicom.good()), Reading)  # else every refusal below would prove nothing
 
 
 @pytest.mark.parametrize("name", hostile_dicom.names())

@@ -154,9 +154,7 @@ def test_wires_and_grain_are_no_text(drawn: np.ndarray) -> None:
     assert text_length(grain) < 5
 
 
-@pytest.mark.parametrize(
-    "values", [{"text": 0}, {"contrast": 300}, {"refuse": ["ugly"]}, {"text_action": "ocr"}]
-)
+@pytest.mark.parametrize("values", [{"text": 0}, {"contrast": 300}, {"refuse": ["ugly"]}, {"text_action": "ocr"}])
 def test_bad_configuration(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         build(QualityConfig, values)

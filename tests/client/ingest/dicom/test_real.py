@@ -174,8 +174,7 @@ def rates(pictures: list[np.ndarray]) -> dict[str, float]:
     scores = [chest_scores(coarse(np.ascontiguousarray(picture))) for picture in pictures]
     struck = {name: [s[name] > getattr(config, name) for s in scores] for name in _CHECKS}
     struck["not_chest"] = [
-        s["chest"] < config.chest and not any(s[name] > getattr(config, name) for name in _CHECKS)
-        for s in scores
+        s["chest"] < config.chest and not any(s[name] > getattr(config, name) for name in _CHECKS) for s in scores
     ]
     return {name: float(np.mean(hits)) for name, hits in struck.items()}
 

@@ -168,9 +168,7 @@ def _patient(sandbox: Sandbox, data: bytes) -> Reading | Refused:
     return result
 
 
-@pytest.mark.parametrize(
-    ("sent", "reason"), [(signal.SIGKILL, Reason.CRASHED), (signal.SIGSEGV, Reason.CRASHED)]
-)
+@pytest.mark.parametrize(("sent", "reason"), [(signal.SIGKILL, Reason.CRASHED), (signal.SIGSEGV, Reason.CRASHED)])
 def test_child_that_dies_on_a_file(sent: signal.Signals, reason: Reason, slow_file: bytes) -> None:
     with Sandbox(config()) as sandbox:
         pid = _start(sandbox)
@@ -340,9 +338,7 @@ def test_the_parent_believes_nothing(change: dict) -> None:
         from_wire(json.dumps(_valid() | change).encode(), pixels)
 
 
-@pytest.mark.parametrize(
-    "text", [b"", b"{", b"[]", b"null", b"1", b"[" * 100_000, b"\xff\xfe", b'{"header":1}']
-)
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"1", b"[" * 100_000, b"\xff\xfe", b'{"header":1}'])
 def test_nonsense_on_the_wire(text: bytes) -> None:
     with pytest.raises(WireError):
         from_wire(text, np.zeros(0, np.uint8))

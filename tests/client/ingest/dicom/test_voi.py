@@ -177,9 +177,7 @@ def test_first_value_mapped_is_signed_with_the_pixels() -> None:
     assert isinstance(lut, Lut) and lut.first == 65536 - 2048
 
 
-@pytest.mark.parametrize(
-    "item", [lut_item([1, 2], count=9), lut_item([7, 7]), lut_item([1, 2], bits=4), Dataset()]
-)
+@pytest.mark.parametrize("item", [lut_item([1, 2], count=9), lut_item([7, 7]), lut_item([1, 2], bits=4), Dataset()])
 def test_bad_tables(item: Dataset) -> None:
     ds = Dataset()
     ds.VOILUTSequence = Sequence([item])

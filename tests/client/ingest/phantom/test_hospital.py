@@ -84,9 +84,7 @@ def test_shares_of_the_header_facts(tmp_path):
     """Polarity, missing view and bits as configured, within three standard errors."""
     style = dataclasses.replace(STYLES["east"], studies=1)
     write_hospital(tmp_path / "h", style, 90, 1, 64, workers=2)
-    headers = [
-        pydicom.dcmread(f, stop_before_pixels=True) for f in sorted((tmp_path / "h").rglob("0001.dcm"))
-    ]
+    headers = [pydicom.dcmread(f, stop_before_pixels=True) for f in sorted((tmp_path / "h").rglob("0001.dcm"))]
     n = len(headers)
     for share, wanted in (
         (np.mean([d.PhotometricInterpretation == "MONOCHROME1" for d in headers]), style.archive.inverted),

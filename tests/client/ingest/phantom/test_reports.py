@@ -84,9 +84,7 @@ def test_findings_present_are_named_and_absent_ones_only_denied(dictated):
             if finding in film.severity:
                 assert Label.ABSENT not in codes
                 expected = Label.PRESENT if finding == "Enlarged Cardiomediastinum" else Label(truth)
-                assert (
-                    codes <= {expected, Label.UNCERTAIN} if truth == Label.UNCERTAIN else codes <= {expected}
-                )
+                assert codes <= {expected, Label.UNCERTAIN} if truth == Label.UNCERTAIN else codes <= {expected}
                 named += len(codes)
     assert named > 100 and denied > 100
 

@@ -15,9 +15,7 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def placed(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None, str | None]]:
-    return [
-        (row["day"], row["order"], row["prior"]) for row in table([{"patient": "p", **row} for row in rows])
-    ]
+    return [(row["day"], row["order"], row["prior"]) for row in table([{"patient": "p", **row} for row in rows])]
 
 
 def test_days_count_from_the_first_study() -> None:

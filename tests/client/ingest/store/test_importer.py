@@ -61,9 +61,7 @@ def test_a_folder_becomes_a_store(folder: Folder, tmp_path: Path, secret: bytes,
     assert len(store.patients.keys) == 3 and set(store.strings("source")) == {"local"}
     assert len(Labelled(store, findings=("Edema",), size=32)) == 6
     assert Pairs(store, size=32).gap_days.tolist() == [1, 1, 1]
-    assert store.patients.keys[store.patients.codes[0]] == keyed(
-        secret, "patient", "image-folder", "Jane Doe 0"
-    )
+    assert store.patients.keys[store.patients.codes[0]] == keyed(secret, "patient", "image-folder", "Jane Doe 0")
 
 
 def test_no_identifier_enters_the_store(folder: Folder, tmp_path: Path, secret: bytes, files: Files) -> None:
@@ -311,9 +309,7 @@ def test_real_sets(
     patients: int,
     sources: dict[str, int],
 ) -> None:
-    summary = import_folder(
-        dev_data / folder_name, load_layout(name), tmp_path / "store", public_secret(name)
-    )
+    summary = import_folder(dev_data / folder_name, load_layout(name), tmp_path / "store", public_secret(name))
     assert summary.accepted == images and not summary.quarantined
     store = Store.open(tmp_path / "store")
     assert store.about["counts"]["patients"] == patients and store.about["sources"] == sources
@@ -339,10 +335,7 @@ def test_real_pairs_are_those_of_the_set(dev_data: Path, tmp_path: Path) -> None
         return keyed(secret, "image", "covid-cxr", image)
 
     images = store.strings("image")
-    found = {
-        (images[b], images[a], int(gap))
-        for b, a, gap in zip(view.pairs.prior, view.pairs.current, view.gap_days)
-    }
+    found = {(images[b], images[a], int(gap)) for b, a, gap in zip(view.pairs.prior, view.pairs.current, view.gap_days)}
     assert found == {(key(r["prior"]), key(r["current"]), int(r["delta_days"])) for r in table}
 
 

@@ -165,9 +165,7 @@ def test_facts_of_a_row(folder: Folder) -> None:
 
 
 def test_values_that_are_not_allowed_make_a_bad_row(folder: Folder) -> None:
-    path = folder(
-        [{"image": "a.png", "patient": "1", "v": "swimmer", "site": "Z", "d": "2020-13-01", "none": ""}]
-    )
+    path = folder([{"image": "a.png", "patient": "1", "v": "swimmer", "site": "Z", "d": "2020-13-01", "none": ""}])
     for change in (
         {"view": {"column": "v"}},
         {"source": {"column": "site", "map": {"X": "first"}}},
@@ -183,8 +181,7 @@ def test_values_that_are_not_allowed_make_a_bad_row(folder: Folder) -> None:
 
 def test_dates_become_dates_and_studies_of_a_day_are_one(folder: Folder) -> None:
     rows = [
-        {"image": f"{i}.png", "patient": "1", "d": d}
-        for i, d in enumerate(["01.02.2020", "01.02.2020", "02.02.2020"])
+        {"image": f"{i}.png", "patient": "1", "d": d} for i, d in enumerate(["01.02.2020", "01.02.2020", "02.02.2020"])
     ]
     manifest = Manifest(folder(rows), layout(day={"column": "d", "kind": "date", "format": "%d.%m.%Y"}))
     found = [values(manifest, i) for i in range(3)]
@@ -274,9 +271,7 @@ def test_official_chestxray14_columns(folder: Folder) -> None:
     assert (found["order"], found["age_band"], found["sex"], found["view"]) == (2, "50-59", "M", "PA")
     present = {name for name, code in found.items() if name.startswith("label:") and code == 1}
     assert present == {"label:Cardiomegaly", "label:Pleural Other", "label:Infiltration"}
-    assert (
-        found["label:No Finding"] == 0 and "label:Lung Opacity" not in found and "label:Fracture" not in found
-    )
+    assert found["label:No Finding"] == 0 and "label:Lung Opacity" not in found and "label:Fracture" not in found
 
 
 def test_official_covid_chestxray_columns(folder: Folder) -> None:
@@ -311,11 +306,7 @@ def test_official_covid_chestxray_columns(folder: Folder) -> None:
     assert [number for number, _ in manifest.kept()] == [2, 3, 6]
     first, second, last = values(manifest, 0), values(manifest, 1), values(manifest, 4)
     assert first["day"] == 0 and second["day"] == 3 and second["view"] == "AP" and last["day"] is None
-    assert (
-        first["label:COVID-19"] == 1
-        and first["label:Pneumonia"] == 1
-        and first["label:Bacterial Pneumonia"] == 0
-    )
+    assert first["label:COVID-19"] == 1 and first["label:Pneumonia"] == 1 and first["label:Bacterial Pneumonia"] == 0
     assert second["label:COVID-19"] == 0 and second["label:Bacterial Pneumonia"] == 1
     assert not [name for name in last if name.startswith("label:")]
     assert not any("Jane" in str(value) for value in first.values())

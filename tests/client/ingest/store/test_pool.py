@@ -42,9 +42,7 @@ def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "pool_test_worker:serve"
 
 
-def run(
-    function: str, what: dict[int, str], count: int, workers: int = 2, seconds: float = 30.0
-) -> list[object]:
+def run(function: str, what: dict[int, str], count: int, workers: int = 2, seconds: float = 30.0) -> list[object]:
     tasks = [{"number": i, "what": what.get(i, "")} for i in range(count)]
     with Pool(function, workers, seconds, 2 << 30) as pool:
         found: list[object] = []
@@ -100,9 +98,7 @@ def test_a_worker_that_cannot_start_is_no_fault_of_the_files() -> None:
 
 
 def test_start_up_does_not_count_for_the_time_limit(tmp_path: Path, function: str) -> None:
-    (tmp_path / "slow_start.py").write_text(
-        "import time\ntime.sleep(1)\nfrom pool_test_worker import serve\n"
-    )
+    (tmp_path / "slow_start.py").write_text("import time\ntime.sleep(1)\nfrom pool_test_worker import serve\n")
     assert function and run("slow_start:serve", {}, 4, 1, seconds=0.3) == [0, 1, 2, 3]
 
 

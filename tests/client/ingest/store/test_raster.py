@@ -102,9 +102,7 @@ def test_bad_files_have_their_reasons(raw: bytes, reason: Reason) -> None:
 def test_size_is_checked_in_the_header_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = encode(Image.fromarray(np.zeros((1001, 1000), np.uint8)))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(
-        "PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"), raising=False
-    )
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda self: pytest.fail("decoded"), raising=False)
     assert code_of(raw) == Reason.TOO_LARGE
 
 

@@ -164,9 +164,7 @@ def test_old_damage_is_said_not_dropped(
         StoreWriter(path, secret=secret)
 
 
-def test_a_failed_opening_lets_go_of_the_lock(
-    tmp_path: Path, secret: bytes, row: Rows, pixels: Pixels
-) -> None:
+def test_a_failed_opening_lets_go_of_the_lock(tmp_path: Path, secret: bytes, row: Rows, pixels: Pixels) -> None:
     path = tmp_path / "store"
     fill(path, secret, row, pixels, range(1))
     with pytest.raises(StoreWriteError, match="begun with short_side = 512, now 256"):
@@ -238,9 +236,7 @@ def test_a_row_outside_the_schema_is_refused(
         np.zeros((513, 513), np.uint8),
     ],
 )
-def test_pixels_that_do_not_fit_are_refused(
-    tmp_path: Path, secret: bytes, row: Rows, bad: np.ndarray
-) -> None:
+def test_pixels_that_do_not_fit_are_refused(tmp_path: Path, secret: bytes, row: Rows, bad: np.ndarray) -> None:
     with StoreWriter(tmp_path / "store", secret=secret) as writer, pytest.raises(RowError, match="pixels"):
         writer.add(row(0), bad)
 
@@ -296,9 +292,7 @@ def test_a_torn_quarantine_is_mended(tmp_path: Path, secret: bytes) -> None:
     assert len([json.loads(line) for line in (path / "quarantine.jsonl").read_text().splitlines()]) == 2
 
 
-def test_the_journal_holds_no_place_for_identifiers(
-    tmp_path: Path, secret: bytes, row: Rows, pixels: Pixels
-) -> None:
+def test_the_journal_holds_no_place_for_identifiers(tmp_path: Path, secret: bytes, row: Rows, pixels: Pixels) -> None:
     from models.studies.schema import COLUMNS
 
     path = tmp_path / "store"
@@ -319,9 +313,7 @@ with StoreWriter(Path(sys.argv[1]), secret=bytes(32)):
 
 
 def hold(path: Path, seconds: float) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
 
