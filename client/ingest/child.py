@@ -23,8 +23,8 @@ from pydicom import config as pydicom_config
 from client.ingest import codecs
 from client.ingest.codes import Reason
 from client.ingest.limits import Limits
-from client.ingest.reading import ReadConfig, Reading, Refused, read
-from client.ingest.wire import LENGTHS, MAGIC, to_wire
+from client.ingest.reading import Heading, ReadConfig, Reading, Refused, read, read_heading
+from client.ingest.wire import HEADING, LENGTHS, MAGIC, to_wire
 from models.config import build
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
@@ -40,19 +40,19 @@ def main() -> None:
         cut = _confine(config.limits)
         ready = json.dumps({"network_cut": cut}).encode()
         parent.sendall(LENGTHS.pack(MAGIC, len(ready), 0) + ready)
-        while (descriptor := _receive_file(parent)) is not None:
+        while (received := _receive_file(parent)) is not None:
             _allow_seconds(config.limits.cpu_seconds)
-            head, pixels = to_wire(_read(descriptor, config))
+            head, pixels = to_wire(_read(*received, config))
             parent.sendall(head)
             parent.sendall(pixels)
 
 
-def _read(descriptor: int, config: ReadConfig) -> Reading | Refused:
+def _read(wish: bytes, descriptor: int, config: ReadConfig) -> Reading | Refused | Heading:
     try:
         with open(descriptor, "rb") as file:
             # At most one byte more than allowed: that shows a file that grew after the parent measured it.
             data = file.read(min(os.fstat(descriptor).st_size, config.limits.file_bytes + 1))
-        return read(data, config)
+        return read_heading(data, config.limits) if wish == HEADING else read(data, config)
     except MemoryError:
         return Refused(Reason.MEMORY_LIMIT)
     except OSError:
@@ -107,8 +107,8 @@ def _exactly(parent: socket.socket, length: int) -> bytes:
     return bytes(parts)
 
 
-def _receive_file(parent: socket.socket) -> int | None:
-    """The descriptor of the next file; None when the parent has closed the socket."""
+def _receive_file(parent: socket.socket) -> tuple[bytes, int] | None:
+    """(what is wanted, descriptor) of the next file; None when the parent has closed the socket."""
     message, ancillary, _, _ = parent.recvmsg(1, socket.CMSG_SPACE(array.array("i").itemsize))
     if not message:
         return None
@@ -116,7 +116,7 @@ def _receive_file(parent: socket.socket) -> int | None:
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    return descriptors[0]
+    return message, descriptors[0]
 
 
 if __name__ == "__main__":

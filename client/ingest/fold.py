@@ -8,22 +8,27 @@ from typing import Any
 
 import pyarrow as pa
 
+from models.studies.pairing import PairingRules, Sighting, pair
 from models.studies.schema import COLUMNS, LABEL_PREFIX, Label, table_schema
 
 Row = dict[str, Any]
 
 
-def fold(rows: Sequence[Row], findings: tuple[str, ...]) -> pa.Table:
+def fold(rows: Sequence[Row], findings: tuple[str, ...], pairing: PairingRules | None = None) -> pa.Table:
     """The store's table from ``rows``, in their order.
 
     ``day`` and ``order`` of a row come on any origin of the patient. Here ``day`` is shifted so that the
-    patient's first study is day 0, ``order`` becomes a dense rank, ``prior`` is the study of the rank before.
+    patient's first study is day 0, ``order`` becomes a dense rank, ``prior`` is the study that
+    :func:`models.studies.pairing.pair` names for the image.
     """
     timeline = _timelines(rows)
+    priors = _priors(rows, timeline, pairing)
     schema = table_schema(findings)
     columns: dict[str, list[Any]] = {}
     for name in schema.names:
-        if name in ("day", "order", "prior"):
+        if name == "prior":
+            columns[name] = [priors.get(row["image"]) for row in rows]
+        elif name in ("day", "order"):
             columns[name] = [timeline[row["patient"], row["study"]][name] for row in rows]
         elif name in COLUMNS:
             columns[name] = [row.get(name) for row in rows]
@@ -36,6 +41,16 @@ def fold(rows: Sequence[Row], findings: tuple[str, ...]) -> pa.Table:
 def free_findings(rows: Sequence[Row]) -> set[str]:
     """Names of the findings that any row speaks of."""
     return {name.removeprefix(LABEL_PREFIX) for row in rows for name in row if name.startswith(LABEL_PREFIX)}
+
+
+def _priors(rows: Sequence[Row], timeline: dict[tuple[str, str], Row], pairing: PairingRules | None) -> dict[str, str]:
+    """Study of the prior, by image."""
+    sightings = [
+        Sighting(row["patient"], row["study"], row["image"], row.get("view", "UNKNOWN"), place["day"], place["order"])
+        for row in rows
+        for place in (timeline[row["patient"], row["study"]],)
+    ]
+    return {link.current.image: link.prior.study for link in pair(sightings, pairing)}
 
 
 def _timelines(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
@@ -66,9 +81,6 @@ def _timeline(studies: dict[str, Row]) -> dict[str, Row]:
     if len(studies) == 1:
         place = {key: (0,) for key in studies}
     ranks = {position: rank for rank, position in enumerate(sorted(set(place.values())))}
-    first_of_rank: dict[int, str] = {}
-    for key in sorted(place):
-        first_of_rank.setdefault(ranks[place[key]], key)
     days = [study["day"] for study in studies.values() if study["day"] is not None]
     first_day = min(days, default=0)
     result = {}
@@ -77,7 +89,6 @@ def _timeline(studies: dict[str, Row]) -> dict[str, Row]:
         result[key] = {
             "day": None if study["day"] is None else study["day"] - first_day,
             "order": rank,
-            "prior": first_of_rank[rank - 1] if rank else None,
         }
     return result
 

@@ -24,6 +24,7 @@ from client.ingest.pool import Pool
 from client.ingest.raster import PREPROCESSING
 from client.ingest.writer import RowError, StoreWriter, blinded_day
 from models.config import config
+from models.studies.pairing import PairingRules
 
 Progress = Callable[[int, int], None]
 
@@ -105,6 +106,7 @@ def import_folder(
         short_side=short_side,
         preprocessing={**PREPROCESSING, "min_side": limits.min_side},
         secret=secret,
+        pairing=PairingRules(max_gap_days=None, unknown=True),  # a published set says itself what follows what
         wait_seconds=wait_seconds,
     ) as writer:
         items = list(_items(manifest, writer, secret))

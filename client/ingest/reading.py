@@ -60,6 +60,27 @@ class Refused:
     digest: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True)
+class Heading:
+    """The header alone, of a file whose pixels are not wanted."""
+
+    header: Header
+
+
+def read_heading(data: bytes, limits: Limits) -> Heading | Refused:
+    """Read the header of one file given as bytes. Never raises."""
+    try:
+        return Heading(read_header(open_source(data, limits).dataset))
+    except Refusal as refusal:
+        return Refused(refusal.reason, refusal.note)
+    except MemoryError:
+        return Refused(Reason.MEMORY_LIMIT)
+    except RecursionError:
+        return Refused(Reason.HEADER_LIMIT, "recursion")
+    except Exception as error:
+        return Refused(Reason.UNEXPECTED, type(error).__name__)
+
+
 def read(data: bytes, config: ReadConfig) -> Reading | Refused:
     """Read one file given as bytes. Never raises: whatever happens has a reason code."""
     digest = hashlib.sha256(data).hexdigest() if config.digest else ""

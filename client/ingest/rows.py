@@ -53,7 +53,11 @@ def check_row(row: Mapping[str, Any], label_columns: Collection[str]) -> dict[st
         value = values.get(name, 0)
         if type(value) is not int or abs(value) >= _LARGEST:
             raise RowError(f"column {name!r}: an integer below 2^30 in size is needed")
-    _check_text(values)
+    if not isinstance(values.get("source"), str) or not _SOURCE.fullmatch(values["source"]):
+        raise RowError("column 'source': a short name is needed (letters, digits, . _ + -; at most 40)")
+    if "flags" in values and not (isinstance(values["flags"], str) and _FLAGS.fullmatch(values["flags"])):
+        raise RowError("column 'flags': comma-separated words of a-z, 0-9 and - are needed, as in 'cut,inverted:0.9'")
+    check_text(values)
     return values
 
 
@@ -70,14 +74,15 @@ def check_pixels(pixels: np.ndarray, short_side: int) -> memoryview:
     return memoryview(np.ascontiguousarray(pixels)).cast("B")
 
 
-def _check_text(values: Mapping[str, Any]) -> None:
-    if not isinstance(values.get("source"), str) or not _SOURCE.fullmatch(values["source"]):
-        raise RowError("column 'source': a short name is needed (letters, digits, . _ + -; at most 40)")
-    for name in ("findings", "impression", "flags"):
-        if not isinstance(values.get(name, ""), str):
+def check_text(values: Mapping[str, Any]) -> None:
+    """Refuse a report section that is not text or ``None``.
+
+    Raises:
+        RowError
+    """
+    for name in ("findings", "impression"):
+        if not isinstance(values.get(name), str | None):
             raise RowError(f"column {name!r}: text is needed")
-    if "flags" in values and not _FLAGS.fullmatch(values["flags"]):
-        raise RowError("column 'flags': comma-separated words of a-z, 0-9 and - are needed, as in 'cut,inverted:0.9'")
 
 
 def _check_label(name: str, value: Any, label_columns: Collection[str]) -> None:

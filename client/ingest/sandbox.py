@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from client.ingest.codes import Reason
-from client.ingest.reading import ReadConfig, Reading, Refused
-from client.ingest.wire import LENGTHS, WireError, from_wire, lengths
+from client.ingest.reading import Heading, ReadConfig, Reading, Refused
+from client.ingest.wire import HEADING, IMAGE, LENGTHS, WireError, from_wire, lengths
 from models.config import to_plain
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -73,11 +73,18 @@ class Sandbox:
         Raises:
             SandboxError: if no child can be started.
         """
+        return self._asked(item, IMAGE)  # type: ignore[return-value]
+
+    def heading(self, item: Path | str | bytes) -> Heading | Refused:
+        """Like :meth:`read`, for the header alone."""
+        return self._asked(item, HEADING)  # type: ignore[return-value]
+
+    def _asked(self, item: Path | str | bytes, wish: bytes) -> Reading | Refused | Heading:
         opened = self._open(item)
         if isinstance(opened, Refused):
             return opened
         try:
-            return self._read_open(opened)
+            return self._read_open(opened, wish)
         finally:
             os.close(opened)
 
@@ -117,11 +124,11 @@ class Sandbox:
             return Refused(Reason.TOO_LARGE, "file")
         return descriptor
 
-    def _read_open(self, descriptor: int) -> Reading | Refused:
+    def _read_open(self, descriptor: int, wish: bytes) -> Reading | Refused | Heading:
         child = self._ready_child()
         self._files += 1
         try:
-            result = child.ask(descriptor, self.config.limits.wall_seconds)
+            result = child.ask(descriptor, wish, self.config.limits.wall_seconds)
         except TimeoutError:
             self._replace()
             return Refused(Reason.TIME_LIMIT, "wall")
@@ -130,6 +137,9 @@ class Sandbox:
             reason, note = child.cause_of_death()
             self._replace()
             return Refused(reason, "wire" if isinstance(error, WireError) else note)
+        if not isinstance(result, (Refused, Heading if wish == HEADING else Reading)):
+            self._replace()
+            return Refused(Reason.CRASHED, "wire")
         if isinstance(result, Refused) and result.reason is Reason.MEMORY_LIMIT:
             self._replace()  # it lives, but how much it still can allocate is anyone's guess
         elif self._files >= self.config.limits.files_per_child:
@@ -204,7 +214,7 @@ class _Child:
                 ) from None
         return self._ready
 
-    def ask(self, descriptor: int, seconds: float) -> Reading | Refused:
+    def ask(self, descriptor: int, wish: bytes, seconds: float) -> Reading | Refused | Heading:
         """Hand over one open file and wait for the result.
 
         Raises:
@@ -212,7 +222,7 @@ class _Child:
         """
         deadline = _Deadline(seconds, self.process.pid)
         self._socket.settimeout(seconds)
-        socket.send_fds(self._socket, [b"R"], [descriptor])
+        socket.send_fds(self._socket, [wish], [descriptor])
         text, pixels = self._receive(deadline)
         return from_wire(text, pixels)
 

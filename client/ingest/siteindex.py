@@ -3,9 +3,12 @@
 A small SQLite file **outside the store**, mode 0600, beside the site's secret. It holds keyed hashes, days
 from each patient's secret origin (:meth:`client.ingest.pseudonym.Pseudonyms.day`), and where a report lies:
 its place in the CSV, or the name of its file, which may be an accession number. No other identifier, no
-calendar date, no text. It exists because three questions span all ingests of a site and need flat memory:
-does a study come with two patients, do two patients share an accession number, and which report belongs to
-which study. All answers depend on what was recorded, not on the order in which it came.
+calendar date, no text. It exists because these questions span all ingests of a site and need flat memory:
+does a study come with two patients, do two patients share an accession number, which report belongs to which
+study, which files were read before. All answers depend on what was recorded, not on the order in which it came.
+
+Who owns a study, and which accession numbers it has, follows from the rows of the files that say so: a file
+that comes back corrected takes its earlier claim back.
 
 The day of a study is *not* anchored here: the writer does that for the whole store (see
 :mod:`client.ingest.fold`).
@@ -19,16 +22,41 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from client.ingest.codes import Reason
 
 _VERSION = 1
-_SCHEMA = """ CREATE TABLE IF NOT EXISTS owners (study TEXT, patient TEXT, PRIMARY KEY (study, patient))
-WITHOUT ROWID; CREATE TABLE IF NOT EXISTS days (study TEXT PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS accessions (accession TEXT, study TEXT, PRIMARY KEY (accession, study)) WITHOUT
-ROWID; CREATE TABLE IF NOT EXISTS reports (study TEXT PRIMARY KEY, places TEXT, usable INTEGER) WITHOUT
-ROWID
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (item TEXT PRIMARY KEY, root TEXT, size INTEGER, mtime INTEGER, reader TEXT,
+    code TEXT, image TEXT, study TEXT, patient TEXT, accession TEXT, day INTEGER, pass INTEGER) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_study ON files (study, patient);
+CREATE INDEX IF NOT EXISTS files_accession ON files (accession, study);
+CREATE TABLE IF NOT EXISTS pixels (digest TEXT PRIMARY KEY, image TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reports (study TEXT PRIMARY KEY, places TEXT, usable INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS texts (study TEXT PRIMARY KEY, digest TEXT, row INTEGER) WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS owners AS SELECT DISTINCT study, patient FROM files WHERE study IS NOT NULL
 """
+
+
+class Seen(NamedTuple):
+    """What became of a file: a reason code, or ``""`` for an image that was taken in.
+
+    ``size``, ``mtime`` (ns) and ``reader`` (hash of how it was read) say whether it would be read the same again;
+    ``root`` is the key of the folder that was ingested. ``study`` and what follows it are pseudonyms, ``None``
+    where the file claims nothing.
+    """
+
+    root: str
+    size: int
+    mtime: int
+    reader: str
+    code: str
+    image: str | None = None
+    study: str | None = None
+    patient: str | None = None
+    accession: str | None = None
+    day: int | None = None
 
 
 class IndexFileError(RuntimeError):
@@ -72,6 +100,8 @@ class SiteIndex:
             self._db.close()
             raise self._explained(error) from None
         self._open = True
+        self._pass = 0
+        self.begin_pass()
 
     def _explained(self, error: Exception) -> IndexFileError:
         if isinstance(error, IndexFileError):
@@ -117,19 +147,64 @@ class SiteIndex:
         self._db.execute("COMMIT")
         self._db.execute("BEGIN")
 
+    def begin_pass(self) -> None:
+        """Number the files that are recorded from here on, so that those not met again can be told."""
+        self._pass = 1 + (self._one("SELECT max(pass) FROM files") or 0)
+
+    def seen(self, item: str) -> Seen | None:
+        """What was recorded of a file."""
+        columns = ", ".join(Seen._fields)
+        found = self._db.execute(f"SELECT {columns} FROM files WHERE item = ?", (item,)).fetchone()
+        return Seen(*found) if found else None
+
+    def record(self, item: str, seen: Seen) -> None:
+        """Record a file, in place of what was known of it."""
+        marks = ", ".join("?" * (2 + len(seen)))
+        columns = ", ".join(("item", *Seen._fields, "pass"))
+        self._db.execute(f"INSERT OR REPLACE INTO files ({columns}) VALUES ({marks})", (item, *seen, self._pass))
+
+    def met(self, item: str) -> None:
+        """The file is there still, unchanged."""
+        self._db.execute("UPDATE files SET pass = ? WHERE item = ?", (self._pass, item))
+
+    def files_of(self, study: str) -> list[tuple[str, Seen]]:
+        """Items that claim a study, sorted, with what was recorded."""
+        query = f"SELECT item, {', '.join(Seen._fields)} FROM files WHERE study = ? ORDER BY item"
+        return [(item, Seen(*rest)) for item, *rest in self._db.execute(query, (study,))]
+
+    def set_code(self, item: str, code: Reason) -> None:
+        """The file was taken in and is not any more."""
+        self._db.execute("UPDATE files SET code = ? WHERE item = ?", (code.value, item))
+
+    def settle(self, root: str) -> bool:
+        """Withdraw what files claimed that were in dispute and are gone from ``root``.
+
+        Returns whether a file can be read now that was refused because its study was in dispute.
+        """
+        code = Reason.STUDY_TWO_PATIENTS.value
+        query = "DELETE FROM files WHERE code = ? AND root = ? AND pass < ?"
+        self._db.execute(query, (code, root, self._pass))
+        query = """DELETE FROM files WHERE code = ? AND study IN
+            (SELECT study FROM owners GROUP BY study HAVING count(*) = 1)"""
+        return self._db.execute(query, (code,)).rowcount > 0
+
+    def first_with(self, pixels: str, image: str) -> str:
+        """The image that came first with these pixels (a keyed hash): ``image`` itself if none did."""
+        self._db.execute("INSERT OR IGNORE INTO pixels VALUES (?, ?)", (pixels, image))
+        return self._one("SELECT image FROM pixels WHERE digest = ?", pixels)
+
+    def now_first(self, pixels: str, image: str) -> None:
+        """The image that came first is not in the store (any more): ``image`` takes its place."""
+        self._db.execute("INSERT OR REPLACE INTO pixels VALUES (?, ?)", (pixels, image))
+
     def add_study(self, patient: str, study: str, accession: str | None = None, day: int | None = None) -> None:
-        """Record what one image's header says. All values are pseudonyms; the same again changes nothing.
+        """Record what one image's header says, without a file. All values are pseudonyms; the same again changes
+        nothing.
 
         A study's images may differ in their date: the earliest counts.
         """
-        self._db.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (study, patient))
-        if accession is not None:
-            self._db.execute("INSERT OR IGNORE INTO accessions VALUES (?, ?)", (accession, study))
-        if day is not None:
-            self._db.execute(
-                "INSERT INTO days VALUES (?, ?) ON CONFLICT (study) DO UPDATE SET day = min(day, excluded.day)",
-                (study, day),
-            )
+        item = f"{patient}/{study}/{accession}/{day}"
+        self.record(item, Seen("", 0, 0, "", "", None, study, patient, accession, day))
 
     def patient_of(self, study: str) -> str | Reason | None:
         """The patient of a study; STUDY_TWO_PATIENTS where there are several; ``None`` for an unknown
@@ -142,8 +217,7 @@ class SiteIndex:
 
     def day_of(self, study: str) -> int | None:
         """Day of a study, from its patient's secret origin."""
-        found = self._db.execute("SELECT day FROM days WHERE study = ?", (study,)).fetchone()
-        return found[0] if found else None
+        return self._one("SELECT min(day) FROM files WHERE study = ?", study)
 
     def disputed(self) -> Iterator[str]:
         """Studies that came with two patients, sorted. Nobody knows whose they are: none of their images
@@ -159,7 +233,7 @@ class SiteIndex:
         where to two studies of one.
         """
         query = (
-            "SELECT owners.study, patient FROM accessions JOIN owners ON owners.study = accessions.study "
+            "SELECT DISTINCT owners.study, owners.patient FROM files JOIN owners ON owners.study = files.study "
             "WHERE accession = ?"
         )
         found = self._db.execute(query, (accession,)).fetchall()
@@ -197,9 +271,26 @@ class SiteIndex:
         return self._db.execute("SELECT count(*) FROM reports WHERE usable").fetchone()[0]
 
     def studies_without_report(self) -> Iterator[str]:
-        """Undisputed studies that no usable report belongs to, sorted."""
+        """Undisputed studies that no usable report belongs to and that have no text from an earlier ingest, sorted."""
         query = (
             "SELECT study FROM owners WHERE study NOT IN (SELECT study FROM reports WHERE usable) "
-            "GROUP BY study HAVING count(*) = 1 ORDER BY study"
+            "AND study NOT IN (SELECT study FROM texts) GROUP BY study HAVING count(*) = 1 ORDER BY study"
         )
         yield from (row[0] for row in self._db.execute(query))
+
+    def text_of(self, study: str) -> tuple[str, int] | None:
+        """(digest of what was scrubbed, check sum of what the store got) of a study's text."""
+        return self._db.execute("SELECT digest, row FROM texts WHERE study = ?", (study,)).fetchone()
+
+    def set_text(self, study: str, digest: str, row: int) -> None:
+        """Note that the store has the text of a study."""
+        self._db.execute("INSERT OR REPLACE INTO texts VALUES (?, ?, ?)", (study, digest, row))
+
+    def studies_with_usable_report(self) -> Iterator[str]:
+        """Studies that a usable report belongs to, sorted."""
+        yield from (row[0] for row in self._db.execute("SELECT study FROM reports WHERE usable ORDER BY study"))
+
+    def _one(self, query: str, *values: str) -> Any:
+        """The single value of the first row, or ``None``."""
+        found = self._db.execute(query, values).fetchone()
+        return found[0] if found else None

@@ -17,10 +17,12 @@ import numpy as np
 from client.ingest.codes import Reason
 from client.ingest.gate import VIEWS
 from client.ingest.header import Header
-from client.ingest.reading import Reading, Refused
+from client.ingest.reading import Heading, Reading, Refused
 
 LENGTHS = struct.Struct("<4sIQ")
 MAGIC = b"FCX1"
+IMAGE, HEADING = b"R", b"H"
+"""What the parent asks of a file: all of it, or its header alone."""
 MOST_JSON = 1 << 18
 MOST_PIXELS = 1 << 27
 
@@ -32,12 +34,14 @@ class WireError(ValueError):
     """The child said something that it never says."""
 
 
-def to_wire(result: Reading | Refused) -> tuple[bytes, bytes]:
+def to_wire(result: Reading | Refused | Heading) -> tuple[bytes, bytes]:
     """(lengths and JSON, pixels) of one result."""
     if isinstance(result, Refused):
         values: dict[str, Any] = {"reason": result.reason.value, "note": result.note, "digest": result.digest}
         values["header"] = result.header.plain() if result.header is not None else None
         pixels = b""
+    elif isinstance(result, Heading):
+        values, pixels = {"header": result.header.plain(), "digest": ""}, b""
     else:
         values = {
             "header": result.header.plain(),
@@ -67,7 +71,7 @@ def lengths(head: bytes) -> tuple[int, int]:
     return text, pixels
 
 
-def from_wire(text: bytes, pixels: np.ndarray) -> Reading | Refused:
+def from_wire(text: bytes, pixels: np.ndarray) -> Reading | Refused | Heading:
     """Rebuild a result from untrusted bytes; ``pixels`` is flat uint8.
 
     Raises:
@@ -79,6 +83,10 @@ def from_wire(text: bytes, pixels: np.ndarray) -> Reading | Refused:
         header = None if values["header"] is None else Header.from_plain(values["header"])
         if "reason" in values:
             return Refused(Reason(values["reason"]), _match(values["note"], _WORD), header, digest)
+        if "shape" not in values:
+            if header is None:
+                raise WireError("header")
+            return Heading(header)
         height, width = values["shape"]
         if type(height) is not int or type(width) is not int or height < 1 or height * width != pixels.size:
             raise WireError("shape")

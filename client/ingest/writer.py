@@ -8,6 +8,9 @@
 An item is committed by one line in ``journal.jsonl``, written after its pixels. A kill at any moment
 therefore loses at most the item in hand; what a torn write left behind is dropped on the next opening.
 ``finish`` folds the journal into ``studies.parquet`` and ``store.json``; the same rows give the same bytes.
+
+Besides rows the journal takes two later words about them: the text of a study's report, which may come after its
+images, and that images were withdrawn, because nobody knows whose they are. Their pixels are overwritten.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -29,10 +32,12 @@ import pyarrow.parquet as pq
 
 from client.ingest.codes import Reason
 from client.ingest.fold import fold
-from client.ingest.journal import Journal, StoreWriteError, encode, write_at, write_failure
+from client.ingest.journal import Journal, StoreWriteError, encode, write_failure
 from client.ingest.keys import SecretError, blinded_day, keyed, public_secret, site_secret
-from client.ingest.rows import RowError, check_pixels, check_row
-from models.config import config_hash
+from client.ingest.rows import RowError, check_pixels, check_row, check_text
+from client.ingest.shards import Shards
+from models.config import config_hash, to_plain
+from models.studies.pairing import PairingRules
 from models.studies.schema import CHEXPERT, SCHEMA_VERSION, label_column
 
 __all__ = [
@@ -54,6 +59,7 @@ SYNC_EVERY = 256
 class _Known(NamedTuple):
     digest: str
     row: int  # CRC-32 of the row without its place
+    pixels: int  # CRC-32 of the pixels
 
 
 class StoreWriter:
@@ -66,6 +72,7 @@ class StoreWriter:
         preprocessing: plain values that say how pixels were made. Fixed for the life of the store.
         secret: the site's secret; quarantined items are named by a keyed hash under it.
         split_salt: salt of the patient-disjoint splits of this store.
+        pairing: which prior ``finish`` names for a study. May differ from one finish to the next.
         wait_seconds: how long to wait for another writer before giving up.
 
     Raises:
@@ -82,18 +89,20 @@ class StoreWriter:
         *,
         secret: bytes,
         split_salt: str = "fedcxr",
+        pairing: PairingRules | None = None,
         wait_seconds: float = 0.0,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         self.path = Path(path)
         self.short_side = short_side
         self._secret = secret
-        self._shard_bytes = shard_bytes
+        self._pairing = pairing or PairingRules()
+        self._shards = Shards(self.path / "images", shard_bytes)
         self._images: dict[str, _Known] = {}
         self._digests: dict[str, str] = {}  # digest -> patient
+        self._texts: dict[str, int] = {}  # study -> CRC-32 of its text
         self._quarantined: dict[str, set[str]] = {}  # item -> codes
-        self._shard, self._end = 0, 0
-        self._shard_handle = self._lock_handle = -1
+        self._lock_handle = -1
         self._unsynced = 0
         self._findings: set[str] = set()
         self._label_columns: set[str] = {label_column(f) for f in CHEXPERT}
@@ -143,6 +152,11 @@ class StoreWriter:
         known = self._images.get(image)
         return known.digest if known else None
 
+    def same_pixels(self, image: str, pixels: np.ndarray) -> bool:
+        """Whether the store holds this image with these pixels."""
+        known = self._images.get(image)
+        return known is not None and known.pixels == zlib.crc32(np.ascontiguousarray(pixels))
+
     def patient_of(self, digest: str) -> str | None:
         """Patient key of the image with this source digest; None when it is not in the store."""
         return self._digests.get(digest)
@@ -170,29 +184,58 @@ class StoreWriter:
         if values["image"] in self._images or values["digest"] in self._digests:
             raise RowError("this image is in the store already; ask has() or digest_of() before add()")
         data = check_pixels(pixels, self.short_side)
-        if self._end and self._end + len(data) > self._shard_bytes:
-            self._open_shard(self._shard + 1)
         text = encode(values)
-        known = _Known(values["digest"], zlib.crc32(text))
         height, width = pixels.shape
-        place = {"shard": self._shard, "offset": self._end, "height": height, "width": width}
-        place |= {"crc": zlib.crc32(data), "row": known.row}
-        try:
-            write_at(self._shard_handle, data, self._end)
-        except OSError as error:
-            os.ftruncate(self._shard_handle, self._end)
-            raise write_failure(error, self._shard_path(self._shard)) from None
+        place = {"height": height, "width": width, "row": zlib.crc32(text), **self._shards.write(data)}
+        known = _Known(values["digest"], place["row"], place["crc"])
         self._journal.append_text(text[:-1] + b"," + encode(place)[1:])
-        self._end += len(data)
+        self._shards.end += len(data)
         self._images[values["image"]] = known
         self._digests[values["digest"]] = values["patient"]
-        self._unsynced += 1
-        if self._unsynced >= SYNC_EVERY:
-            self.sync()
+        self._changed()
+
+    def set_text(self, study: str, findings: str | None, impression: str | None) -> int:
+        """Give all images of a study this text, in place of any they have; ``None`` for a section it lacks.
+
+        Returns a check sum of the text, by which :meth:`text_sum` tells whether the store still has it.
+        """
+        line = {"text": study, "findings": findings, "impression": impression}
+        check_text(line)
+        text = encode(line)
+        if self._texts.get(study) != zlib.crc32(text):
+            self._journal.append_text(text)
+            self._texts[study] = zlib.crc32(text)
+            self._changed()
+        return self._texts[study]
+
+    def text_sum(self, study: str) -> int | None:
+        """What :meth:`set_text` returned for the text that the store has of this study."""
+        return self._texts.get(study)
+
+    def withdraw(self, studies: Collection[str]) -> int:
+        """Take all images of these studies out: they leave the table, and their pixels are overwritten by zeros.
+
+        Returns how many there were. Reads the whole journal; call it once for many studies.
+        """
+        going = {}
+        for _, _, line in self._journal.lines() if studies else ():
+            if "image" in line and line["study"] in studies and line["image"] in self._images:
+                going[line["image"]] = line
+        for image, line in going.items():
+            place = {name: line[name] for name in ("shard", "offset", "height", "width")}
+            self._journal.append({"withdrawn": image, **place})
+            self._forget(image)
+            self._shards.overwrite(place)
+            self._changed()
+        return len(going)
 
     def quarantine(self, code: Reason, item: str) -> None:
         """Note that ``item`` was refused for ``code``. Only its keyed hash is kept, and once."""
-        key, word = self.key("item", item), Reason(code).value
+        self.quarantine_key(code, self.key("item", item))
+
+    def quarantine_key(self, code: Reason, key: str) -> None:
+        """Like :meth:`quarantine`, for an item whose keyed hash is at hand."""
+        word = Reason(code).value
         codes = self._quarantined.setdefault(key, set())
         if word not in codes:
             self._quarantine.append({"item": key, "code": word})
@@ -200,20 +243,27 @@ class StoreWriter:
 
     def release(self, item: str) -> None:
         """Drop the notes of an item that was mended and is in the store now."""
-        if not self._quarantined:
+        if self._quarantined:
+            self.release_keys({self.key("item", item)})
+
+    def release_keys(self, keys: Collection[str]) -> None:
+        """Like :meth:`release`, for many items whose keyed hashes are at hand."""
+        keys = {key for key in keys if self._quarantined.pop(key, None) is not None}
+        if not keys:
             return
-        key = self.key("item", item)
-        if self._quarantined.pop(key, None) is None:
-            return
-        kept = [line for _, _, line in self._quarantine.lines() if line["item"] != key]
+        kept = [line for _, _, line in self._quarantine.lines() if line["item"] not in keys]
         self._quarantine.close()
         self._replace("quarantine.jsonl", b"".join(encode(line) + b"\n" for line in kept))
         self._quarantine = Journal(self.path / "quarantine.jsonl")
 
+    def codes_of(self, key: str) -> frozenset[str]:
+        """Codes noted for the item with this keyed hash."""
+        return frozenset(self._quarantined.get(key, ()))
+
     def sync(self) -> None:
         """Force everything committed so far to the disk."""
         try:
-            os.fsync(self._shard_handle)
+            self._shards.sync()
             self._journal.sync()
             self._quarantine.sync()
         except OSError as error:
@@ -227,18 +277,9 @@ class StoreWriter:
             StoreWriteError: the disk is full or read-only; the previous table, if any, is still whole.
         """
         self.sync()
-        header: dict[str, Any] = {}
-        rows = []
-        pixels = hashlib.sha256()
-        for _, _, line in self._journal.lines():
-            if "store" in line:
-                header = line["store"]
-            elif "image" in line:
-                pixels.update(line.pop("crc").to_bytes(4, "big"))
-                del line["row"]
-                rows.append(line)
+        header, rows, pixels = self._committed()
         findings = (*CHEXPERT, *sorted(self._findings))
-        table = fold(rows, findings)
+        table = fold(rows, findings, self._pairing)
         temporary = self.path / ".studies.parquet.tmp"
         try:
             pq.write_table(table, temporary, compression="zstd")
@@ -252,6 +293,7 @@ class StoreWriter:
                 "images": len(rows),
                 "studies": len({row["study"] for row in rows}),
                 "patients": len({row["patient"] for row in rows}),
+                "pairs": len(rows) - table["prior"].null_count,
                 "shards": 1 + max((row["shard"] for row in rows), default=-1),
             },
             "sources": {s: sum(row["source"] == s for row in rows) for s in sorted({r["source"] for r in rows})},
@@ -259,9 +301,10 @@ class StoreWriter:
             "short_side": header["short_side"],
             "preprocessing": header["preprocessing"],
             "preprocessing_hash": config_hash(header["preprocessing"]),
+            "pairing": to_plain(self._pairing),
             "split_salt": header["split_salt"],
             "table_sha256": hashlib.sha256(parquet).hexdigest(),
-            "pixels_sha256": pixels.hexdigest(),  # over the CRC-32 of every image, in order
+            "pixels_sha256": pixels,  # over the CRC-32 of every image, in order
         }
         # The table goes first: a reader that finds it beside the old store.json sees that the two do not
         # match.
@@ -269,15 +312,44 @@ class StoreWriter:
         self._replace("store.json", json.dumps(about, indent=1, sort_keys=True).encode() + b"\n")
         return about
 
+    def _committed(self) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+        """(header, rows that stand, hash over the check sums of their pixels)."""
+        header: dict[str, Any] = {}
+        rows: dict[str, dict[str, Any]] = {}
+        texts: dict[str, dict[str, Any]] = {}
+        for _, _, line in self._journal.lines():
+            if "store" in line:
+                header = line["store"]
+            elif "image" in line:
+                rows[line["image"]] = line
+            elif "withdrawn" in line:
+                del rows[line["withdrawn"]]
+            elif "text" in line:
+                texts[line["text"]] = {"findings": line["findings"], "impression": line["impression"]}
+        pixels = hashlib.sha256()
+        for row in rows.values():
+            pixels.update(row.pop("crc").to_bytes(4, "big"))
+            del row["row"]
+            row.update(texts.get(row["study"], {}))
+        return header, list(rows.values()), pixels.hexdigest()
+
+    def _changed(self) -> None:
+        self._unsynced += 1
+        if self._unsynced >= SYNC_EVERY:
+            self.sync()
+
+    def _forget(self, image: str) -> None:
+        del self._digests[self._images.pop(image).digest]
+
     def close(self) -> None:
         """Release files and lock. What was committed stays; ``finish`` is not implied."""
         for journal in (getattr(self, "_journal", None), getattr(self, "_quarantine", None)):
             if journal is not None:
                 journal.close()
-        for name in ("_shard_handle", "_lock_handle"):
-            if getattr(self, name) >= 0:
-                os.close(getattr(self, name))
-                setattr(self, name, -1)
+        self._shards.close()
+        if self._lock_handle >= 0:
+            os.close(self._lock_handle)
+            self._lock_handle = -1
 
     def _lock(self, wait_seconds: float) -> None:
         deadline = time.monotonic() + wait_seconds
@@ -301,82 +373,62 @@ class StoreWriter:
 
     def _recover(self, header: dict[str, Any]) -> None:
         """Load what is committed, and drop what a kill or a power cut left half-written."""
-        whole, recent = self._read_journal(header)
-        whole = self._drop_unwritten(recent, whole)
+        whole, recent, withdrawn = self._read_journal(header)
+        bad = next((i for i, (_, row) in enumerate(recent) if not self._shards.whole(row)), None)
+        if bad is not None:
+            if bad == 0 and len(self._images) > len(recent):
+                raise StoreWriteError(
+                    f"images/{self._shards.path(recent[0][1]['shard']).name}: shorter than the journal says, or damaged; "
+                    "restore the store from its backup, or import into a new folder"
+                )
+            whole = recent[bad][0]
         if self._journal.size > whole:
             self._journal.truncate(whole)
+        if bad is not None:  # what came after the bad row is gone with it: read again what stays
+            whole, recent, withdrawn = self._read_journal(header)
+        for place in withdrawn:
+            self._shards.overwrite(place)
         if not self._journal.size:
             self._journal.append({"store": header})
-        self._open_shard(self._shard, self._end)
+        self._shards.open(self._shards.number, self._shards.end)
         end = 0
         for _, end, line in self._quarantine.lines():  # noqa: B007
             self._quarantined.setdefault(line["item"], set()).add(line["code"])
         if self._quarantine.size > end:
             self._quarantine.truncate(end)
 
-    def _read_journal(self, header: dict[str, Any]) -> tuple[int, deque[tuple[int, dict[str, Any]]]]:
-        """(bytes of whole lines, the last SYNC_EVERY rows with their positions); fills the indexes."""
-        whole, recent = 0, deque()
+    def _read_journal(
+        self, header: dict[str, Any]
+    ) -> tuple[int, list[tuple[int, dict[str, Any]]], list[dict[str, Any]]]:
+        """(bytes of whole lines, the last rows with their positions, the last withdrawals); fills the indexes.
+
+        The last are those that no sync need have covered.
+        """
+        whole = self._shards.number = self._shards.end = 0
+        recent: dict[str, tuple[int, dict[str, Any]]] = {}
+        withdrawn: deque[dict[str, Any]] = deque(maxlen=SYNC_EVERY)
+        for index in (self._images, self._digests, self._texts):
+            index.clear()
         for position, whole, line in self._journal.lines():  # noqa: B007
             if "store" in line:
                 _same_header(line["store"], header)
             elif "image" in line:
-                self._images[line["image"]] = _Known(line["digest"], line["row"])
+                self._images[line["image"]] = _Known(line["digest"], line["row"], line["crc"])
                 self._digests[line["digest"]] = line["patient"]
-                self._shard = line["shard"]
-                self._end = line["offset"] + line["height"] * line["width"]
-                recent.append((position, line))
+                self._shards.number = line["shard"]
+                self._shards.end = line["offset"] + line["height"] * line["width"]
+                recent[line["image"]] = (position, line)
                 if len(recent) > SYNC_EVERY:
-                    recent.popleft()
+                    del recent[next(iter(recent))]
+            elif "withdrawn" in line:
+                self._forget(line["withdrawn"])
+                recent.pop(line["withdrawn"], None)
+                withdrawn.append(line)
+            elif "text" in line:
+                self._texts[line["text"]] = zlib.crc32(encode(line))
             elif "findings" in line:
                 self._allow(line["findings"])
-        return whole, recent
-
-    def _drop_unwritten(self, recent: deque[tuple[int, dict[str, Any]]], whole: int) -> int:
-        """Check the pixels of the latest rows, which no sync covered; forget rows from the first bad one on.
-
-        Returns the size in bytes that the journal keeps of its ``whole`` lines.
-        """
-        bad = next((i for i, (_, row) in enumerate(recent) if not self._pixels_whole(row)), None)
-        if bad is None:
-            return whole
-        if bad == 0 and len(self._images) > len(recent):
-            raise StoreWriteError(
-                f"images/{self._shard_path(recent[0][1]['shard']).name}: shorter than the journal says, "
-                "or damaged; "
-                "restore the store from its backup, or import into a new folder"
-            )
-        for _, row in list(recent)[bad:]:
-            del self._images[row["image"]], self._digests[row["digest"]]
-        last = recent[bad - 1][1] if bad else {"shard": 0, "offset": 0, "height": 0, "width": 0}
-        self._shard, self._end = last["shard"], last["offset"] + last["height"] * last["width"]
-        return recent[bad][0]
-
-    def _pixels_whole(self, row: dict[str, Any]) -> bool:
-        length = row["height"] * row["width"]
-        try:
-            with open(self._shard_path(row["shard"]), "rb") as file:
-                file.seek(row["offset"])
-                data = file.read(length)
-        except FileNotFoundError:
-            return False
-        return len(data) == length and zlib.crc32(data) == row["crc"]
-
-    def _open_shard(self, number: int, size: int = 0) -> None:
-        """Make ``number`` the shard that is written, cut to ``size`` bytes."""
-        path = self._shard_path(number)
-        try:
-            if self._shard_handle >= 0:
-                os.fsync(self._shard_handle)
-                os.close(self._shard_handle)
-            self._shard_handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            os.ftruncate(self._shard_handle, size)
-        except OSError as error:
-            raise write_failure(error, path) from None
-        self._shard, self._end = number, size
-
-    def _shard_path(self, number: int) -> Path:
-        return self.path / "images" / f"shard-{number:05d}.u8"
+        return whole, list(recent.values()), list(withdrawn)
 
     def _declare(self, findings: Iterable[str]) -> None:
         new = sorted({f for f in findings if f not in CHEXPERT} - self._findings)

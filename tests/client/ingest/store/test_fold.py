@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.ingest.fold import fold
+from models.studies.pairing import PairingRules
 from models.studies.schema import CHEXPERT, Label
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return fold([{"image": str(i), **row} for i, row in enumerate(rows)], CHEXPERT).to_pylist()
+    return fold([{"image": str(i), "view": "PA", **row} for i, row in enumerate(rows)], CHEXPERT).to_pylist()
 
 
 def placed(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None, str | None]]:
@@ -65,6 +66,23 @@ def test_a_single_study_is_the_first() -> None:
 def test_missing_labels_are_unmentioned() -> None:
     [row] = table([{"patient": "p", "study": "s", "label:Edema": 1}])
     assert row["label:Edema"] == Label.PRESENT and row["label:Fracture"] == Label.UNMENTIONED
+
+
+def test_a_prior_has_a_compatible_view_and_is_not_too_old() -> None:
+    rows = [
+        {"patient": "p", "study": "a", "day": 0, "view": "PA"},
+        {"patient": "p", "study": "b", "day": 10, "view": "LATERAL"},
+        {"patient": "p", "study": "c", "day": 30, "view": "AP"},
+        {"patient": "p", "study": "d", "day": 500, "view": "LATERAL"},
+    ]
+    named = [{"image": str(i), **row} for i, row in enumerate(rows)]
+
+    def priors(rules: PairingRules | None) -> list[str | None]:
+        return fold(named, CHEXPERT, rules)["prior"].to_pylist()
+
+    assert priors(None) == [None, None, "a", "b"]
+    assert priors(PairingRules(max_gap_days=100)) == [None, None, "a", None]
+    assert priors(PairingRules(frontal="same")) == [None, None, None, "b"]
 
 
 @given(

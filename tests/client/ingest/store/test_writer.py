@@ -39,7 +39,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, secret: bytes, row: Row
         about = writer.finish()
     store = Store.open(path)
     assert about == store.about
-    assert about["counts"] == {"images": 2, "studies": 1, "patients": 1, "shards": 1}
+    assert about["counts"] == {"images": 2, "studies": 1, "patients": 1, "pairs": 0, "shards": 1}
     assert about["sources"] == {"here": 2} and about["preprocessing"] == {"a": 1}
     np.testing.assert_array_equal(store.pixels(0), pixels(0))
     np.testing.assert_array_equal(store.pixels(1), pixels(1, 100, 30))
