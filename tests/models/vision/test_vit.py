@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from models.config import ConfigError, build
-from models.vision.vit import Attention, Block, Config, DropPath, ViT, sine_positions
+from models.vision.vit import Attention, Block, Config, DropPath, ViT, attend, sine_positions
 
 SMALL = {"image_size": 32, "patch": 8, "channels": 3, "width": 24, "depth": 3, "heads": 3}
 
@@ -129,7 +129,7 @@ def test_pooling_takes_the_class_token_or_the_mean_of_the_patches(positions):
     cls, mean = tower(pool="cls", positions=positions), tower(pool="mean", positions=positions)
     tokens = cls.tokens(x)
     assert tokens.shape == (2, 1 + 16, 24)
-    torch.testing.assert_close(cls(x), tokens[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(cls(x), tokens[:, 0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(mean(x), torch.stack([tokens[:, 1 + p] for p in range(16)]).mean(0))
 
 
@@ -262,6 +262,60 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert (kept > 0).float().mean() == pytest.approx(0.7, abs=5 * math.sqrt(0.21 / 20_000))
     assert torch.equal(layer.eval()(x), x)
     assert torch.equal(DropPath(0.0)(x), x)
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("tokens", [5, 130])
+def test_attention_of_one_token_and_of_long_sequences_is_the_same_formula(tokens, first):
+    """Both forms of ``attend``, in values and gradients; at 130 tokens the fused kernel is taken."""
+    torch.manual_seed(0)
+    block = Block(12, 3, 2.0, 0.0).double()
+    x = torch.randn(2, tokens, 12, dtype=torch.float64, requires_grad=True)
+    q, k, v = (block.attn.qkv(block.norm1(x)).view(2, tokens, 3, 3, 4)[:, :, i] for i in range(3))
+    weights = torch.softmax(torch.einsum("bthd,bshd->bhts", q, k) / 2, -1)
+    middle = x + block.attn.proj(torch.einsum("bhts,bshd->bthd", weights, v).reshape(2, tokens, 12))
+    want = (middle + block.mlp(block.norm2(middle)))[:, : 1 if first else tokens]
+    found = block(x, first=first)
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-12)
+    pull = torch.randn_like(want)
+    wanted = torch.autograd.grad((want * pull).sum(), [x, *block.parameters()])
+    for one, other in zip(torch.autograd.grad((found * pull).sum(), [x, *block.parameters()]), wanted):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("tokens", [5, 130])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_takes_either_form_within_its_rounding(tokens, dtype):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, tokens, 8, dtype=torch.float64) for _ in range(3))
+    want = F.scaled_dot_product_attention(q, k, v)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(*(t.to(dtype) for t in (q, k, v))).double(), want, rtol=0, atol=0.03)
+    found = attend(*(t.to(dtype).requires_grad_() for t in (q, k, v)))
+    torch.testing.assert_close(found.double(), want, rtol=0, atol=0.03)
+
+
+def test_a_dropped_branch_is_not_computed_and_the_result_is_as_if_it_were():
+    layer, seen = DropPath(0.5), []
+    layer.train()
+    x = torch.randn(64, 4, 3, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+
+    def branch(part):
+        seen.append(len(part))
+        return part @ weight
+
+    torch.manual_seed(9)
+    found = layer.residual(x, branch)
+    torch.manual_seed(9)
+    want = x + layer(x @ weight)
+    assert 0 < seen[0] < 64
+    torch.testing.assert_close(found, want, rtol=0, atol=1e-12)
+    pull = torch.randn_like(want)
+    for one, other in zip(*(torch.autograd.grad((y * pull).sum(), [x, weight]) for y in (found, want))):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+    layer.rate = 1 - 1e-9  # all dropped: nothing to compute
+    assert torch.equal(layer.residual(x, branch), x) and len(seen) == 1
 
 
 def test_drop_path_grows_with_depth():
