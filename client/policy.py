@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.config import ConfigError, build, config, read_yaml
-from models.loop import LoopConfig
 from strategies.messages import Ask, Code, Kind, Refusal
+
+if TYPE_CHECKING:
+    from models.loop import LoopConfig  # brings torch, which half of the commands can do without
 
 
 @config

@@ -61,6 +61,8 @@ class Reason(StrEnum):
     REPORT_ENCODING = "report_encoding"
     REPORT_MALFORMED = "report_malformed"
     STUDY_WITHOUT_REPORT = "study_without_report"
+    SAME_PIXELS = "same_pixels"
+    REPORT_HEADER_GONE = "report_header_gone"
 
 
 ADVICE: dict[Reason, str] = {
@@ -140,4 +142,11 @@ ADVICE: dict[Reason, str] = {
         "the row is broken: another number of columns than the header, or a quote that never closes"
     ),
     Reason.STUDY_WITHOUT_REPORT: "the study was ingested, but no report belongs to it",
+    Reason.SAME_PIXELS: (
+        "the same picture came before as another patient's; nobody knows whose it is: look at both, keep one"
+    ),
+    Reason.REPORT_HEADER_GONE: (
+        "the study was ingested before and its DICOM files are not in this folder, so the names in their headers cannot "
+        "be looked for in the report; ingest the folder that holds them together with the reports"
+    ),
 }

@@ -25,9 +25,10 @@ YEAR = 365
 """Days of one year offset: year 0 holds days 0 to 364 after a patient's first study."""
 
 TILE = 256
-_CAPTION = 34
-_GAP = 8
-_BACKGROUND, _PLAIN, _STRUCK = (16, 18, 22), (200, 204, 210), (255, 190, 90)
+_CAPTION = 42
+_GAP, _PAD = 10, 6
+_VIEW_WORDS = {"LATERAL": "lateral", "UNKNOWN": "view unknown"}
+_BACKGROUND, _PANEL, _PLAIN, _STRUCK = (12, 14, 17), (30, 33, 39), (208, 212, 218), (255, 190, 90)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,12 @@ def flagged(store: Store) -> list[tuple[int, list[tuple[str, float | None]]]]:
 def worst_first(rows: Iterable[tuple[int, list[tuple[str, float | None]]]]) -> list[tuple[int, list[str]]]:
     """(row, captions of its flags) with the most doubtful image first; equal ones in the store's order."""
     ranked = sorted(rows, key=lambda item: (-max(doubt(*flag) for flag in item[1]), item[0]))
-    return [(row, [name if score is None else f"{name} {score:g}" for name, score in flags]) for row, flags in ranked]
+    return [(row, [_caption(name, score) for name, score in flags]) for row, flags in ranked]
+
+
+def _caption(name: str, score: float | None) -> str:
+    words = name.replace("-", " ").replace("_", " ")
+    return words if score is None else f"{words} {score:g}" if score >= 1 else f"{words} {score:.2f}"
 
 
 def doubt(name: str, score: float | None) -> float:
@@ -182,17 +188,18 @@ def _sheet(store: Store, path: Path, tiles: Sequence[tuple[int, Sequence[str]]])
     """Draw images in a grid, each with its row, view and flags below it, and put the PNG in place as a whole."""
     across = min(8, max(1, round((len(tiles) * 1.4) ** 0.5)))
     down = -(-len(tiles) // across)
-    step, tall = TILE + _GAP, TILE + _CAPTION + _GAP
-    sheet = Image.new("RGB", (across * step + _GAP, down * tall + _GAP), _BACKGROUND)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    wide, tall = TILE + 2 * _PAD, TILE + _PAD + _CAPTION
+    sheet = Image.new("RGB", (across * (wide + _GAP) + _GAP, down * (tall + _GAP) + _GAP), _BACKGROUND)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     views = store.strings("view")
     for place, (row, flags) in enumerate(tiles):
-        left, top = _GAP + place % across * step, _GAP + place // across * tall
-        image = Image.fromarray(store.pixels(row))
-        image.thumbnail((TILE, TILE), Image.Resampling.BOX)
-        sheet.paste(image, (left + (TILE - image.width) // 2, top + (TILE - image.height) // 2))
-        pen.text((left, top + TILE + 2), f"{row}  {views[row] or 'UNKNOWN'}", _PLAIN, font)
-        pen.text((left, top + TILE + 17), _fit(", ".join(flags), pen, font), _STRUCK, font)
+        left, top = _GAP + place % across * (wide + _GAP), _GAP + place // across * (tall + _GAP)
+        pen.rounded_rectangle((left, top, left + wide, top + tall), 5, _PANEL)
+        image = _fitted(Image.fromarray(store.pixels(row)))
+        sheet.paste(image, (left + (wide - image.width) // 2, top + _PAD + (TILE - image.height) // 2))
+        view = str(views[row] or "UNKNOWN")
+        pen.text((left + _PAD, top + TILE + _PAD + 3), f"{row}   {_VIEW_WORDS.get(view, view)}", _PLAIN, font)
+        pen.text((left + _PAD, top + TILE + _PAD + 21), _cut(", ".join(flags), pen, font), _STRUCK, font)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)  # pixels of patients
     try:
@@ -204,7 +211,14 @@ def _sheet(store: Store, path: Path, tiles: Sequence[tuple[int, Sequence[str]]])
         raise
 
 
-def _fit(text: str, pen: Any, font: Any) -> str:
+def _fitted(image: Image.Image) -> Image.Image:
+    """The image with its longer side as long as a tile's."""
+    scale = TILE / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
+
+
+def _cut(text: str, pen: Any, font: Any) -> str:
     """``text``, cut to the width of a tile."""
     if pen.textlength(text, font) <= TILE:
         return text

@@ -29,6 +29,11 @@ def write_failure(error: OSError, path: Path) -> StoreWriteError:
     return StoreWriteError(f"{place}: writing failed ({error.strerror}); nothing committed so far is lost")
 
 
+def private(path: str | Path, flags: int) -> int:
+    """For ``open(..., opener=private)``: a new file that others than the owner and the group cannot read."""
+    return os.open(path, flags, 0o640)
+
+
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

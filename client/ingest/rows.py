@@ -13,7 +13,7 @@ from models.studies.schema import AGE_BANDS, COLUMNS, LABEL_PREFIX, SEXES, VIEWS
 
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
-_FLAG = r"[a-z][a-z0-9-]*(?::[0-9.]+)?"
+_FLAG = r"[a-z][a-z0-9-]*(?::-?[0-9.]+)?"
 _FLAGS = re.compile(rf"{_FLAG}(?:,{_FLAG})*")
 _ASSIGNED = ("shard", "offset", "height", "width", "prior")
 _GIVEN = (*(name for name in COLUMNS if name not in _ASSIGNED), f"{LABEL_PREFIX}<finding>")

@@ -1,4 +1,4 @@
-"""The files of a PACS export, in an order that is the same on every machine."""
+"""Files below a folder, in the same order every time, without following links."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every regular file below ``folder``, whatever its name: PACS exports seldom use a suffix.
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file below ``root``, folder by folder, names sorted; also what is no plain file, and folders that may
+    not be read: they are for the reader to refuse, so that nothing is passed over in silence.
 
-    Depth first, names sorted by their bytes. Links are not followed: one could lead out of the export, or round in a
-    circle. A folder that cannot be read is passed over.
+    Left out: links, and names that begin with a dot (what a copy in progress, or a desktop, leaves behind).
     """
-    waiting = [folder]
-    while waiting:
-        here = waiting.pop()
-        try:
-            with os.scandir(here) as entries:
-                found = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-        except OSError:
+    try:
+        with os.scandir(root) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError:
+        yield root
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.is_symlink():
             continue
-        yield from (here / entry.name for entry in found if entry.is_file(follow_symlinks=False))
-        waiting += [here / entry.name for entry in reversed(found) if entry.is_dir(follow_symlinks=False)]
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+def item_name(path: Path) -> str:
+    """What names a file in the quarantine, where only a keyed hash of it arrives. Any name that a disk can hold."""
+    return "file " + os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")

@@ -32,8 +32,9 @@ import pyarrow.parquet as pq
 
 from client.ingest.codes import Reason
 from client.ingest.fold import fold
-from client.ingest.journal import Journal, StoreWriteError, encode, write_failure
+from client.ingest.journal import Journal, StoreWriteError, encode, private, write_failure
 from client.ingest.keys import SecretError, blinded_day, keyed, public_secret, site_secret
+from client.ingest.quarantine import Quarantine
 from client.ingest.rows import RowError, check_pixels, check_row, check_text
 from client.ingest.shards import Shards
 from models.config import config_hash, to_plain
@@ -101,7 +102,6 @@ class StoreWriter:
         self._images: dict[str, _Known] = {}
         self._digests: dict[str, str] = {}  # digest -> patient
         self._texts: dict[str, int] = {}  # study -> CRC-32 of its text
-        self._quarantined: dict[str, set[str]] = {}  # item -> codes
         self._lock_handle = -1
         self._unsynced = 0
         self._findings: set[str] = set()
@@ -120,7 +120,7 @@ class StoreWriter:
         self._lock(wait_seconds)
         try:
             self._journal = Journal(self.path / "journal.jsonl")
-            self._quarantine = Journal(self.path / "quarantine.jsonl")
+            self.quarantined = Quarantine(self.path / "quarantine.jsonl")
             self._recover(header)
             self._declare(findings)
         except BaseException:
@@ -231,41 +231,18 @@ class StoreWriter:
 
     def quarantine(self, code: Reason, item: str) -> None:
         """Note that ``item`` was refused for ``code``. Only its keyed hash is kept, and once."""
-        self.quarantine_key(code, self.key("item", item))
-
-    def quarantine_key(self, code: Reason, key: str) -> None:
-        """Like :meth:`quarantine`, for an item whose keyed hash is at hand."""
-        word = Reason(code).value
-        codes = self._quarantined.setdefault(key, set())
-        if word not in codes:
-            self._quarantine.append({"item": key, "code": word})
-            codes.add(word)
+        self.quarantined.note(code, self.key("item", item))
 
     def release(self, item: str) -> None:
         """Drop the notes of an item that was mended and is in the store now."""
-        if self._quarantined:
-            self.release_keys({self.key("item", item)})
-
-    def release_keys(self, keys: Collection[str]) -> None:
-        """Like :meth:`release`, for many items whose keyed hashes are at hand."""
-        keys = {key for key in keys if self._quarantined.pop(key, None) is not None}
-        if not keys:
-            return
-        kept = [line for _, _, line in self._quarantine.lines() if line["item"] not in keys]
-        self._quarantine.close()
-        self._replace("quarantine.jsonl", b"".join(encode(line) + b"\n" for line in kept))
-        self._quarantine = Journal(self.path / "quarantine.jsonl")
-
-    def codes_of(self, key: str) -> frozenset[str]:
-        """Codes noted for the item with this keyed hash."""
-        return frozenset(self._quarantined.get(key, ()))
+        self.quarantined.release((self.key("item", item),))
 
     def sync(self) -> None:
         """Force everything committed so far to the disk."""
         try:
             self._shards.sync()
             self._journal.sync()
-            self._quarantine.sync()
+            self.quarantined.sync()
         except OSError as error:
             raise write_failure(error, self.path / "journal.jsonl") from None
         self._unsynced = 0
@@ -282,7 +259,8 @@ class StoreWriter:
         table = fold(rows, findings, self._pairing)
         temporary = self.path / ".studies.parquet.tmp"
         try:
-            pq.write_table(table, temporary, compression="zstd")
+            with open(temporary, "wb", opener=private) as file:
+                pq.write_table(table, file, compression="zstd")
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise write_failure(error, self.path / "studies.parquet") from None
@@ -343,9 +321,9 @@ class StoreWriter:
 
     def close(self) -> None:
         """Release files and lock. What was committed stays; ``finish`` is not implied."""
-        for journal in (getattr(self, "_journal", None), getattr(self, "_quarantine", None)):
-            if journal is not None:
-                journal.close()
+        for opened in (getattr(self, "_journal", None), getattr(self, "quarantined", None)):
+            if opened is not None:
+                opened.close()
         self._shards.close()
         if self._lock_handle >= 0:
             os.close(self._lock_handle)
@@ -391,11 +369,6 @@ class StoreWriter:
         if not self._journal.size:
             self._journal.append({"store": header})
         self._shards.open(self._shards.number, self._shards.end)
-        end = 0
-        for _, end, line in self._quarantine.lines():  # noqa: B007
-            self._quarantined.setdefault(line["item"], set()).add(line["code"])
-        if self._quarantine.size > end:
-            self._quarantine.truncate(end)
 
     def _read_journal(
         self, header: dict[str, Any]
@@ -456,7 +429,8 @@ class StoreWriter:
     def _replace(self, name: str, data: bytes) -> None:
         temporary = self.path / f".{name}.tmp"
         try:
-            temporary.write_bytes(data)
+            with open(temporary, "wb", opener=private) as file:
+                file.write(data)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise write_failure(error, self.path / name) from None
