@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import typer
 
+from client.commands.check import check_command
+from client.commands.export import export_command
 from client.commands.importing import import_command
+from client.commands.ingest import ingest_command
+from client.commands.inspect import inspect_command
+from client.commands.phantom import phantom_command
 from client.commands.serving import serve_command
 
 app = typer.Typer(
@@ -20,7 +25,12 @@ def _add(name: str, function, example: str) -> None:
     app.command(name, epilog=f"Example:  fedcxr-site {example}")(function)
 
 
+_add("check", check_command, "check site.yaml --dicom PACS --reports reports.csv")
 _add("import", import_command, "import --layout chestxray14 --folder CXR14 --store store --secret key")
+_add("export", export_command, "export --dicom PACS --site site.yaml --out shared")
+_add("inspect", inspect_command, "inspect store")
+_add("phantom", phantom_command, "phantom --patients 20 --site-style north --out hospital")
+_add("ingest", ingest_command, "ingest --dicom export --reports reports.csv --site site.yaml")
 _add("serve", serve_command, "serve site.yaml")
 
 

@@ -76,20 +76,31 @@ class SiteConfig:
     export: ExportConfig = ExportConfig()
 
     def check(self) -> None:
-        wrong = []
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", self.name):
-            wrong.append(f"name {self.name!r}: small letters, digits and hyphens, at most 32")
-        if self.secret.resolve().is_relative_to(self.store.resolve()):
-            wrong.append(f"secret {self.secret} and store {self.store}: the secret must lie outside the store")
-        if self.workers < 0:
-            wrong.append(f"workers {self.workers}: a number of processes, or 0 for one a core")
+        wrong = contradictions(self.name, self.store, self.secret, self.workers)
         if wrong:
             raise ConfigError("\n".join(wrong))
 
     @property
     def index(self) -> Path:
         """The site's private index (:mod:`client.ingest.siteindex`), beside its secret."""
-        return self.secret.with_name(f"{self.secret.name}.index")
+        return index_beside(self.secret)
+
+
+def index_beside(secret: Path) -> Path:
+    """Where the private index of the site with this secret lies."""
+    return secret.with_name(f"{secret.name}.index")
+
+
+def contradictions(name: str | None, store: Path | None, secret: Path | None, workers: int | None) -> list[str]:
+    """What is wrong with values that are each of the right type; ``None`` for one that is not known."""
+    wrong = []
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
+        wrong.append(f"name {name!r}: small letters, digits and hyphens, at most 32")
+    if secret is not None and store is not None and secret.resolve().is_relative_to(store.resolve()):
+        wrong.append(f"secret {secret} and store {store}: the secret must lie outside the store")
+    if workers is not None and workers < 0:
+        wrong.append(f"workers {workers}: a number of processes, or 0 for one a core")
+    return wrong
 
 
 def load_site(path: Path) -> SiteConfig:
