@@ -16,6 +16,7 @@ The day of a study is *not* anchored here: the writer does that for the whole st
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -134,9 +135,13 @@ class SiteIndex:
         self.close()
 
     def close(self) -> None:
-        """Write what is pending and release the file."""
+        """Write what is pending and release the file.
+
+        What cannot be written, on a full disk say, is lost: the next ingest finds it again.
+        """
         if self._open:
-            self._db.execute("COMMIT")
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("COMMIT")
             self._db.close()
             self._open = False
 
