@@ -211,6 +211,12 @@ class _Table:
 
     def _reports(self, file: BinaryIO) -> Iterator[Report | Problem]:
         lines = _Lines(file, self._skip, self._wide, 8 * self.settings.max_chars)
+        try:
+            yield from self._records(lines)
+        finally:
+            lines.release()
+
+    def _records(self, lines: _Lines) -> Iterator[Report | Problem]:
         rows = csv.reader(lines, delimiter=self._columns.delimiter, strict=True)
         number = 0
         while True:
@@ -276,6 +282,7 @@ class _Table:
                 first = next(lines, "")
             except (Refusal, UnicodeDecodeError):
                 first = ""
+            lines.release()
         wanted = {name: getattr(self.settings, name) for name in ALIASES}
         missing: set[str] = set()
         delimiters = DELIMITERS if self.settings.delimiter == "auto" else (self.settings.delimiter,)
@@ -335,6 +342,10 @@ class _Lines:
             self._pass_over()
             raise Refusal(Reason.TOO_LARGE)
         return line
+
+    def release(self) -> None:
+        """Let go of the file, which its opener closes: a wrapper that is left over warns, with the file's name."""
+        self._text.detach()
 
     def _pass_over(self) -> None:
         """Skip the rest of a line that is too long."""
