@@ -36,6 +36,7 @@ def export_command(
     A file leaves only if nothing in it identifies anybody as far as software can tell. Look at the pictures before
     they leave the hospital.
     """
+    from client.ingest.codes import Reason
     from client.ingest.export import Exporter
     from client.ingest.journal import StoreWriteError
     from client.ingest.keys import SecretError, site_secret
@@ -50,11 +51,13 @@ def export_command(
     try:
         cfg = load_site(site)
         _check_folders(dicom, out, cfg)
-        paths = list(files_below(dicom))
-        if not paths:
+        found = list(files_below(dicom))
+        paths = [path for path in found if path.is_file()]  # a named pipe would hold the reader up
+        if not found:
             raise ConfigError("dicom: no file below this folder; give the folder of a PACS export")
         with _index(cfg) as index:
             exporter = Exporter(out, Pseudonyms(site_secret(cfg.secret)), cfg.export, index)
+            exporter.counts.update([Reason.NOT_DICOM.value] * (len(found) - len(paths)))
             warnings = [text for text in (exporter.warning, None if index else NO_INDEX) if text]
             if not as_json:
                 for text in warnings:
@@ -111,7 +114,7 @@ def _run(exporter: Any, paths: list[Path], workers: int, quiet: bool) -> None:
     columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=quiet) as bar:
         task = bar.add_task("", total=len(paths))
-        for _ in exporter.run(paths, min(workers, len(paths))):
+        for _ in exporter.run(paths, max(1, min(workers, len(paths)))):
             bar.advance(task)
 
 

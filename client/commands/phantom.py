@@ -81,6 +81,6 @@ def phantom_command(
     ):
         console.print(f"  {name:<8} {places[name]}{what}", highlight=False, soft_wrap=True, markup=False)
     command = ["fedcxr-site", "ingest", "--dicom", places["dicom"], "--reports", places["reports"]]
-    command += ["--site", places["site"], "--store", str(out / "store")]
+    command += ["--site", places["site"]]
     console.print("next:", highlight=False)
     console.print(f"  {shlex.join(command)}", highlight=False, soft_wrap=True, markup=False)

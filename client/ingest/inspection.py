@@ -6,6 +6,7 @@ Nothing here holds an identifier: images are named by their row in the store.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -177,11 +178,12 @@ def _label(column: np.ndarray) -> dict[str, int]:
 
 
 def _flag(text: str) -> tuple[str, float | None]:
-    name, colon, score = text.partition(":")
+    name, _, score = text.partition(":")
     try:
-        return name, float(score) if colon else None
+        value = float(score)
     except ValueError:
         return name, None
+    return name, value if math.isfinite(value) else None
 
 
 def _sheet(store: Store, path: Path, tiles: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -194,7 +196,7 @@ def _sheet(store: Store, path: Path, tiles: Sequence[tuple[int, Sequence[str]]])
     views = store.strings("view")
     for place, (row, flags) in enumerate(tiles):
         left, top = _GAP + place % across * (wide + _GAP), _GAP + place // across * (tall + _GAP)
-        pen.rounded_rectangle((left, top, left + wide, top + tall), 5, _PANEL)
+        pen.rounded_rectangle((left, top, left + wide - 1, top + tall - 1), 5, _PANEL)
         image = _fitted(Image.fromarray(store.pixels(row)))
         sheet.paste(image, (left + (wide - image.width) // 2, top + _PAD + (TILE - image.height) // 2))
         view = str(views[row] or "UNKNOWN")

@@ -57,8 +57,9 @@ def preflight(path: Path, dicom: Path | None = None, reports: Path | None = None
     values = site_values(path)
     parts = _usable(SiteConfig, values)
     wrong = _mistakes(SiteConfig, values, path.name)
-    if wrong and len(parts) < len(dataclasses.fields(SiteConfig)):  # then the class had no chance to compare its keys
-        wrong += [f"{path.name}: {line}" for line in contradictions(**{k: parts.get(k) for k in _COMPARED})]
+    if wrong:  # the class compares its keys only if each is right by itself
+        compared = contradictions(**{key: parts.get(key) for key in _COMPARED})
+        wrong += [line for line in (f"{path.name}: {text}" for text in compared) if line not in wrong]
     yield from (error("config", line) for line in wrong)
     if not wrong:
         yield ok("config", f"{path.name}: every key is known and its value allowed; this site is {parts['name']!r}")
