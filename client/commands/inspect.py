@@ -50,11 +50,10 @@ def inspect_command(
         return
     _show(counts)
     _show_refused(refused)
-    console.print(f"{shown} random images      {sheets['random']}", highlight=False, soft_wrap=True, markup=False)
-    if doubtful:
-        console.print(
-            f"{doubtful} flagged, worst first  {sheets['flagged']}", highlight=False, soft_wrap=True, markup=False
-        )
+    lines = [(f"{shown} random images", sheets["random"])]
+    lines += [(f"{doubtful} flagged images, worst first", sheets["flagged"])] if doubtful else []
+    for what, place in lines:
+        console.print(f"{what:<32} {place}", highlight=False, soft_wrap=True, markup=False)
     console.print("The sheets show patients: keep them inside the hospital.", highlight=False)
 
 

@@ -20,6 +20,7 @@ name: {name}
 store: store
 secret: site.secret
 state: state
+socket: run/trainer.sock
 """
 
 
@@ -73,13 +74,14 @@ def phantom_command(
         highlight=False,
         soft_wrap=True,
     )
-    for name, what in (
-        ("dicom", ""),
-        ("reports", ""),
-        ("truth", "   what is true of each file; never give it to the ingest"),
-        ("site", "    a site with a store of its own"),
-    ):
-        console.print(f"  {name:<8} {places[name]}{what}", highlight=False, soft_wrap=True, markup=False)
+    widest = max(map(len, places.values()))
+    notes = {
+        "truth": "what is true of each file; never give it to the ingest",
+        "site": "a site with a store of its own",
+    }
+    for name, place in places.items():
+        line = f"  {name:<8} {place:<{widest}}   {notes.get(name, '')}"
+        console.print(line.rstrip(), highlight=False, soft_wrap=True, markup=False)
     command = ["fedcxr-site", "ingest", "--dicom", places["dicom"], "--reports", places["reports"]]
     command += ["--site", places["site"]]
     console.print("next:", highlight=False)

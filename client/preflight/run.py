@@ -67,8 +67,8 @@ def preflight(path: Path, dicom: Path | None = None, reports: Path | None = None
     for name, keys, check in _CHECKS:
         arguments = [parts[key] for key in keys if key in parts]
         if len(arguments) < len(keys):
-            lacking = ", ".join(key for key in keys if key not in parts)
-            yield warning(name, f"not checked, because {lacking} is missing or has a mistake (see config)")
+            lacking = " and ".join(key for key in keys if key not in parts)
+            yield warning(name, f"not checked, for want of a usable {lacking} (see config)")
         else:
             yield from _guarded(name, check, *arguments)
 

@@ -10,7 +10,7 @@ import pytest
 
 from client.site_config import load_site
 
-SMALL = ("--patients", 2, "--size", 96, "--workers", 2)
+SMALL = ("--patients", 1, "--size", 96, "--workers", 2)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -22,7 +22,7 @@ def test_what_it_says_is_there(run, tmp_path, one_object, style, reports):
     done = run("phantom", *SMALL, "--site-style", style, "--out", tmp_path / "h", "--json")
     assert done.exit_code == 0, done.output
     told = one_object(done.stdout)
-    assert told["patients"] == 2 and told["reports"] == str(tmp_path / "h" / reports)
+    assert told["patients"] == 1 and told["reports"] == str(tmp_path / "h" / reports)
     assert len(list(Path(told["dicom"]).rglob("*.dcm"))) == told["files"]
     assert len(Path(told["truth"]).read_text().splitlines()) == told["files"]
     assert Path(told["reports"]).exists() and load_site(Path(told["site"])).name == style
@@ -74,4 +74,4 @@ def test_a_worker_that_fails_is_a_failure(run, tmp_path, monkeypatch, one_object
 def test_in_a_process_of_its_own(process, tmp_path):
     done = process("phantom", *SMALL, "--out", tmp_path / "h", "--json")
     assert done.returncode == 0 and done.stderr == ""
-    assert json.loads(done.stdout)["patients"] == 2
+    assert json.loads(done.stdout)["patients"] == 1

@@ -60,7 +60,7 @@ def test_missing_keys_leave_the_others_checked(tmp_path):
     assert {"name: missing" in c.text or "store: missing" in c.text for c in wrong(found)} == {True}
     assert len(wrong(found)) == 2
     assert next(c for c in found if c.name == "state").level is Level.OK
-    assert "store is missing" in next(c for c in found if c.name == "secret").text
+    assert "for want of a usable store" in next(c for c in found if c.name == "secret").text
 
 
 @pytest.mark.parametrize("more", ["", "devise: cpu\n"])
