@@ -94,11 +94,13 @@ def write_files(folder: Path, names: list[str], count: int, rows: int, columns: 
         syntax = SYNTAXES[name]
         made[name] = []
         for number in range(count):
-            grain = np.random.default_rng(number).normal(scale=12, size=drawing.shape)
+            one = sum(map(len, made.values()))  # every file has grain, and is a study, of its own
+            grain = np.random.default_rng(one).normal(scale=12, size=drawing.shape)
             bits = 8 if syntax == uid.JPEGBaseline8Bit else 12
             pixels = np.clip(drawing + grain, 0, 4095).astype(np.uint16) >> (12 - bits)
             # A radiograph has some hundred elements; these make the headers as long as real ones.
-            ds = dataset(pixels, bits, WindowCenter=2048 >> (12 - bits), WindowWidth=4096 >> (12 - bits))
+            window = {"WindowCenter": 2048 >> (12 - bits), "WindowWidth": 4096 >> (12 - bits)}
+            ds = dataset(pixels, bits, **window, SOPInstanceUID=f"1.2.3.{one}", StudyInstanceUID=f"1.2.4.{one}")
             for element in range(100):
                 ds.add_new((0x0019, 0x1000 + element), "LO", f"private value {element}")
             ds.private_block(0x0019, "BENCH", create=True)
