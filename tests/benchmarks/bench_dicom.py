@@ -104,7 +104,7 @@ def write_files(folder: Path, names: list[str], count: int, rows: int, columns: 
             for element in range(100):
                 ds.add_new((0x0019, 0x1000 + element), "LO", f"private value {element}")
             ds.private_block(0x0019, "BENCH", create=True)
-            file = folder / f"{name.replace(' ', '_')}_{number}.dcm"
+            file = folder / f"{number:03d}_{name.replace(' ', '_')}.dcm"
             file.write_bytes(write(ds, syntax))
             made[name].append(file)
     return made

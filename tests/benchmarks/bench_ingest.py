@@ -24,6 +24,9 @@ import psutil
 from tests.benchmarks.bench_dicom import SYNTAXES, plain, write_files
 from tests.client.ingest.dicom.maker import chest, dataset, write
 
+WARM = len(SYNTAXES)
+"""Files that are not counted: one of every syntax, so that the others are the same mix."""
+
 _INGEST = """
 import json, os, sys, time
 from pathlib import Path
@@ -31,12 +34,12 @@ import psutil
 from client.ingest.intake import Intake, Settings
 dicom, store, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 own = psutil.Process()
-began = None
+began, WARM = None, int(sys.argv[4])
 def used():
     return sum(sum(p.cpu_times()[:2]) for p in [own, *own.children(recursive=True)])
 def tell(what, done, total):
     global began
-    if done == 2 * workers:  # all children run, their decoders are loaded
+    if done == WARM:  # all children run, their decoders are loaded
         began = (used(), time.perf_counter())
 settings = Settings(source="bench", workers=workers)
 with Intake(dicom, store, store.with_name("private"), settings, bytes(32)) as intake:
@@ -46,10 +49,10 @@ with Intake(dicom, store, store.with_name("private"), settings, bytes(32)) as in
 
 
 def ingest(dicom: Path, workers: int) -> tuple[int, float, float, int]:
-    """(images behind the first two of each child, processor seconds, wall seconds, peak memory in bytes of all its processes)."""
+    """(images behind the first ones, processor seconds, wall seconds, peak memory in bytes of all its processes)."""
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [sys.executable, "-c", _INGEST, dicom, Path(folder) / "store", str(workers)],
+            [sys.executable, "-c", _INGEST, dicom, Path(folder) / "store", str(workers), str(WARM)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -74,7 +77,7 @@ def ingest(dicom: Path, workers: int) -> tuple[int, float, float, int]:
     accepted, cpu, wall = json.loads(out)
     if accepted != len(list(dicom.iterdir())):
         raise SystemExit(f"{accepted} images taken in; a figure without the others would be wrong")
-    return accepted - 2 * workers, cpu, wall, peak
+    return accepted - WARM, cpu, wall, peak
 
 
 def main() -> None:
@@ -123,7 +126,7 @@ def growing(counts: list[int]) -> None:
                 written += 1
             began = time.perf_counter()
             images, _, _, peak = ingest(folder, 1)
-            print(f"{images + 2:6d} studies: peak {peak / 2**20:.1f} MiB ({time.perf_counter() - began:.0f} s)")
+            print(f"{images + WARM:6d} studies: peak {peak / 2**20:.1f} MiB ({time.perf_counter() - began:.0f} s)")
 
 
 if __name__ == "__main__":
