@@ -16,6 +16,7 @@ from pathlib import Path
 
 from client.policy import Policy
 from models.evaluation.results import MACRO, too_small
+from models.model import SITE
 from strategies.messages import Answer, Ask, Code, Refusal
 
 
@@ -57,6 +58,11 @@ class Outbox:
     def _why_not(self, ask: Ask, answer: Answer) -> Refusal | None:
         if answer.refusal is not None:
             return None
+        resident = sorted(name for name in answer.tensors if name.startswith(SITE))
+        if resident:
+            return Refusal(
+                Code.POLICY, f"component {resident[0].split('/')[0]!r} lives at this site and does not leave"
+            )
         uninvited = {name.split("/")[0] for name in answer.tensors} - set(ask.components)
         if uninvited:
             return Refusal(Code.POLICY, f"component {sorted(uninvited)[0]!r} was not asked for and does not leave")

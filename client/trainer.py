@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from client.keeping import Kept
 from client.outbox import Outbox, one_line
 from client.policy import Policy, consent
 from models.checkpoint import load as load_tensors
 from models.checkpoint import save as save_tensors
 from models.config import ConfigError, build, config_hash
+from models.evaluation.delong import delong_rows
 from models.evaluation.diagnosis import probabilities
 from models.evaluation.protocol import evaluate
 from models.evaluation.results import Result
 from models.loop import LoopConfig, NonFiniteLoss, Trained, train
-from models.model import CxrModel, ModelConfig, initial_model
+from models.model import SITE, CxrModel, ModelConfig, furnish, initial_model
+from models.objectives import held_out_view
 from models.registry import configure
 from models.studies.schema import Label
 from models.studies.store import Store, StoreError
+from models.studies.views import ViewError
 from strategies.exchange import Exchange
 from strategies.messages import Answer, Ask, Code, Kind, ProtocolError, Refusal
 from strategies.wire import from_wire, to_wire
@@ -89,6 +95,8 @@ class SiteTrainer:
             answer = self._no(Code.BAD_REQUEST, str(error))
         except StoreError as error:
             answer = self._no(Code.NO_DATA, str(error))
+        except ViewError as error:
+            answer = self._no(Code.NO_DATA, str(error).split(";")[0])  # the rest lists what the store holds
         except NonFiniteLoss as error:
             answer = self._no(Code.NON_FINITE_LOSS, str(error))
         except torch.OutOfMemoryError:
@@ -111,10 +119,11 @@ class SiteTrainer:
         if refusal is not None:
             return Answer(site=self.site.name, refusal=refusal)
         if ask.kind is Kind.HELLO:
-            return Answer(site=self.site.name, facts=self._facts(objective))
+            return Answer(site=self.site.name, facts=self._facts(ask, objective))
         model = self._model(ask)
-        keep = self._receive(ask, model, objective)
-        metrics = self._evaluate(ask, model, objective) if ask.evaluate else []
+        kept = Kept(self.site.folder / "kept" / config_hash([ask.run, ask.cohort])[:32])  # a path of our choice
+        stays, teacher, fresh = self._receive(ask, model, objective, kept)
+        metrics = self._evaluate(ask, model, objective, teacher and not fresh) if ask.evaluate else []
         if ask.kind is Kind.EVALUATE:
             return Answer(site=self.site.name, metrics=tuple(metrics))
         view = self._view(objective, TRAIN)
@@ -129,10 +138,13 @@ class SiteTrainer:
             names=(ask.phase, ask.round, self.site.name),
             device=self.device,
             proximal_mu=float(ask.local_extra.get("proximal_mu", 0.0)),
+            fresh=fresh,
+            min_cell=self.site.policy.min_cell,
         )
         state = model.state(ask.components)
         tensors, bf16 = to_wire({name: state[name] for name in ask.tensors}, ask.wire_dtype)
-        self._keep(ask, {name: state[name] for name in keep})
+        everything = model.state(sorted({name.split("/")[0] for name in stays}))
+        kept.put(ask.phase, ask.round, {name: everything[name] for name in stays})
         return Answer(
             site=self.site.name,
             examples=len(view),
@@ -145,49 +157,39 @@ class SiteTrainer:
         """The warm model of this run's shape, made once with the run's common start."""
         key = config_hash([ask.model, ask.seed])
         if key not in self._models:
-            objectives = [configure("models.objectives", o).build() for o in ask.model["objectives"]]
-            cfg = build(ModelConfig, ask.model["config"], where="model")
-            self._models = {key: initial_model(cfg, objectives, ask.seed).to(self.device)}
+            self._models = {key: self._new_model(ask).to(self.device)}
         return self._models[key]
 
-    def _receive(self, ask: Ask, model: CxrModel, objective: Any) -> list[str]:
-        """Load what was sent, and beside it what this site keeps for itself; names of the latter are returned."""
+    def _new_model(self, ask: Ask) -> CxrModel:
+        cfg = build(ModelConfig, ask.model["config"], where="model")
+        return initial_model(cfg, self._objectives(ask), ask.seed)
+
+    def _objectives(self, ask: Ask) -> list[Any]:
+        return [configure("models.objectives", o).build() for o in ask.model["objectives"]]
+
+    def _receive(self, ask: Ask, model: CxrModel, objective: Any, kept: Kept) -> tuple[list[str], bool, bool]:
+        """Load what was sent, and beside it what stays at this site: the names of the latter, whether a teacher is among
+        them, and whether the objective's ``site.`` components were not kept yet."""
         odd = sorted(set(ask.components) - set(objective.trains))
         if odd:
             raise Refused(Code.BAD_REQUEST, f"component {odd[0]!r} is asked for, but the objective does not train it")
-        own = model.state(ask.components)
-        keep = sorted(own.keys() - ask.tensors.keys())
-        if Exchange(keep=ask.keep).select(own).keys() != ask.tensors.keys():
+        travelling = model.state(ask.components)
+        if Exchange(keep=ask.keep).select(travelling).keys() != ask.tensors.keys():
             raise Refused(Code.BAD_REQUEST, "the tensors sent are not those of the components less what is kept")
-        received = from_wire(ask.tensors, ask.bf16, {n: own[n] for n in own if n in ask.tensors})
-        kept = self._kept(ask, keep, own)
-        model.load(ask.components, received | kept)
-        return keep
-
-    def _kept(self, ask: Ask, keep: list[str], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        if not keep:
-            return {}
-        path = self._keep_path(ask)
-        if not path.exists():
+        residents = furnish(model, objective, ask.seed)
+        held = (*objective.trains, *residents)
+        own = model.state(held)
+        stays = sorted(own.keys() - ask.tensors.keys())
+        saved = (kept.before(ask.phase, ask.round) if ask.kind is Kind.TRAIN else kept.last()) if stays else {}
+        missing = [name for name in stays if name not in saved or saved[name].shape != own[name].shape]
+        if missing:
             # First round: everybody starts from the run's common initial model.
-            start = initial_model(
-                build(ModelConfig, ask.model["config"]),
-                [configure("models.objectives", o).build() for o in ask.model["objectives"]],
-                ask.seed,
-            ).state(ask.components)
-            return {name: start[name] for name in keep}
-        saved = load_tensors(path)
-        return {name: saved[name].to(own[name].dtype) for name in keep}
-
-    def _keep(self, ask: Ask, tensors: Mapping[str, torch.Tensor]) -> None:
-        if tensors:
-            path = self._keep_path(ask)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_tensors(path, tensors)
-
-    def _keep_path(self, ask: Ask) -> Path:
-        # Hashed, because the names come from the server and must not become a path of its choice.
-        return self.site.folder / "kept" / f"{config_hash([ask.run, ask.cohort])[:32]}.safetensors"
+            start = self._new_model(ask)
+            furnish(start, objective, ask.seed)
+            saved |= {name: value for name, value in start.state(held).items() if name in missing}
+        received = from_wire(ask.tensors, ask.bf16, {name: own[name] for name in own if name in ask.tensors})
+        model.load(held, received | {name: saved[name].to(own[name].dtype) for name in stays})
+        return stays, f"{SITE}teacher" in residents, any(name.startswith(SITE) for name in missing)
 
     def _view(self, objective: Any, split: str) -> Any:
         key = (config_hash(objective.cfg), split)
@@ -195,46 +197,98 @@ class SiteTrainer:
             rows = self.site.rows.get(split)
             if rows is None or len(rows) == 0:
                 raise Refused(Code.NO_DATA, f"this site has no {split} films")
-            self._views[key] = objective.open(self.site.store, rows)
+            opened = objective.open if split == TRAIN else partial(held_out_view, objective)
+            self._views[key] = opened(self.site.store, rows)
         return self._views[key]
 
-    def _evaluate(self, ask: Ask, model: CxrModel, objective: Any) -> list[Result]:
-        """The received model on this site's own held-out patients; small cells are suppressed."""
+    def _evaluate(self, ask: Ask, model: CxrModel, objective: Any, teacher: bool) -> list[Result]:
+        """The received model, and a ``teacher`` of the site's own, on its held-out patients; small cells are suppressed."""
         split = str(ask.evaluation.get("split", "validation"))
         if split not in HELD_OUT:
             raise Refused(Code.BAD_REQUEST, f"evaluation split {split!r}: one of {', '.join(HELD_OUT)}")
         if len(self.site.rows.get(split, ())) == 0:
             return []
-        view = self._view(objective, split)
-        found = probabilities(model, objective, view, self.device, int(ask.evaluation.get("batch_size", 128)))
-        return evaluate(
-            found,
-            view.labels,
-            view.patients,
-            objective.cfg.findings,
-            replicates=min(int(ask.evaluation.get("replicates", 1000)), 10_000),
-            seed=ask.seed,
-            min_cell=max(self.site.policy.min_cell, int(ask.evaluation.get("min_cell", 0))),
-        )
-
-    def _facts(self, objective: Any) -> dict[str, Any]:
-        """What the site can train on: films, patients and positives by split; counts below the minimum cell are None."""
-        least = self.site.policy.min_cell
-        facts: dict[str, Any] = {}
-        for split, rows in self.site.rows.items():
-            if len(rows) == 0:
-                continue
+        try:
             view = self._view(objective, split)
-            labels, patients = np.asarray(view.labels), np.asarray(view.patients)
-            positives = {}
-            for column, finding in enumerate(objective.cfg.findings):
-                people = len(np.unique(patients[labels[:, column] == Label.PRESENT]))
-                films = int((labels[:, column] == Label.PRESENT).sum())
-                positives[finding] = films if people >= least else None
-            facts[split] = {"films": len(view), "patients": len(np.unique(patients)), "positives": positives}
-        if TRAIN not in facts:
-            raise Refused(Code.NO_DATA, "this site has no training films")
+        except ViewError:
+            return []  # held-out films without any label: nothing to judge by
+        least = max(self.site.policy.min_cell, int(ask.evaluation.get("min_cell", 0)))
+        judge = partial(probabilities, model, objective, view, self.device, int(ask.evaluation.get("batch_size", 128)))
+        rows: list[Result] = []
+        if not ask.evaluation.get("teacher_only"):
+            scores = judge()
+            rows += evaluate(
+                scores,
+                view.labels,
+                view.patients,
+                objective.cfg.findings,
+                replicates=min(int(ask.evaluation.get("replicates", 1000)), 10_000),
+                seed=ask.seed,
+                min_cell=least,
+            )
+            if ask.evaluation.get("reference"):
+                rows += self._compared(ask, view, objective, scores, least)
+        if ask.evaluation.get("reference") and teacher:
+            scores = judge(logits=objective.teacher_logits)
+            found = self._compared(ask, view, objective, scores, least, store=False)
+            rows += [replace(row, metric=f"teacher_{row.metric}") for row in found]
+        return rows
+
+    def _compared(
+        self, ask: Ask, view: Any, objective: Any, scores: np.ndarray, least: int, store: bool = True
+    ) -> list[Result]:
+        """DeLong rows of ``scores``; the gain is over the model that the server named as the reference when it sent it,
+        whose scores stay here."""
+        path = self.site.folder / "kept" / f"{config_hash([ask.run, ask.cohort])[:32]}-reference.safetensors"
+        role, reference = ask.evaluation.get("role"), None
+        if role == "reference" and store:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(path, {"scores": torch.from_numpy(scores)})
+        elif role in ("reference", "compared") and path.exists():
+            reference = load_tensors(path)["scores"].numpy()
+            if reference.shape != scores.shape:  # the store has grown since
+                reference = None
+        return delong_rows(scores, view.labels, view.patients, objective.cfg.findings, reference, least)
+
+    def _facts(self, ask: Ask, objective: Any) -> dict[str, Any]:
+        """What the site can train on: films, patients and positives by split, and by phase what it can take part in;
+        counts below the minimum cell are None."""
+        phases = self._objectives(ask) if ask.model.get("objectives") else [objective]
+        facts: dict[str, Any] = {"phases": [self._phase_facts(o) for o in phases]}
+        taken = [(part["films"], o) for part, o in zip(facts["phases"], phases) if part["films"]]
+        if not taken:
+            raise Refused(Code.NO_DATA, facts["phases"][0]["why"])
+        _, widest = max(taken, key=lambda pair: pair[0])
+        for split, rows in self.site.rows.items():
+            with suppress(ViewError):
+                if len(rows):
+                    facts[split] = self._split_facts(self._view(widest, split), widest.cfg.findings)
         return facts
+
+    def _split_facts(self, view: Any, findings: tuple[str, ...]) -> dict[str, Any]:
+        labels, patients = np.asarray(view.labels), np.asarray(view.patients)
+        positives = {}
+        for column, finding in enumerate(findings):
+            people = len(np.unique(patients[labels[:, column] == Label.PRESENT]))
+            films = int((labels[:, column] == Label.PRESENT).sum())
+            positives[finding] = films if people >= self.site.policy.min_cell else None
+        return {"films": len(view), "patients": len(np.unique(patients)), "positives": positives}
+
+    def _phase_facts(self, objective: Any) -> dict[str, Any]:
+        """Films that this objective would train on here, and the findings it could learn from labels here: those with
+        the minimum cell of patients of either answer."""
+        try:
+            view = self._view(objective, TRAIN)
+        except ViewError as error:
+            return {"films": 0, "taught": [], "why": one_line(str(error).split(";")[0])}
+        except Refused as refused:
+            return {"films": 0, "taught": [], "why": refused.refusal.text}
+        labels, patients, taught = np.asarray(view.labels), np.asarray(view.patients), []
+        for column, finding in enumerate(objective.cfg.findings):
+            persons = [len(np.unique(patients[labels[:, column] == c])) for c in (Label.PRESENT, Label.ABSENT)]
+            if min(persons) >= max(self.site.policy.min_cell, 1):
+                taught.append(finding)
+        return {"films": len(view), "taught": taught, "why": ""}
 
 
 def _training_metrics(done: Trained) -> list[Result]:
@@ -243,4 +297,5 @@ def _training_metrics(done: Trained) -> list[Result]:
         *losses,
         Result("seconds", None, done.seconds, n=done.steps),
         Result("steps", None, done.steps, n=done.steps),
+        *done.notes,
     ]

@@ -25,7 +25,15 @@ from models.studies.store import Store, StoreError
 from strategies.code import ROOT, code_hash
 from strategies.launch import Launch, launch
 from strategies.messages import Answer, Ask, Code, Refusal
-from strategies.virtual import POOLED, open_store, pooled_rows, site_rows, store_path
+from strategies.virtual import (
+    POOLED,
+    open_store,
+    pooled_rows,
+    server_rows,
+    site_rows,
+    store_path,
+    unlabelled_rows,
+)
 
 log = logging.getLogger("fedcxr.virtual")
 
@@ -68,8 +76,9 @@ def _trainer(ask: Ask, run_config: dict[str, Any]) -> SiteTrainer:
     with _lock:
         if key not in _warm:
             launched, store, rows = _open(ask.run, run_config)
+            store = store.without_labels(unlabelled_rows(launched, store, rows))
             if ask.site == POOLED:
-                mine = pooled_rows(rows)
+                mine = pooled_rows(rows, server_rows(launched, store))
             elif ask.site in rows:
                 mine = rows[ask.site]
             else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
-from models.objectives import Objective, Schedule
+from models.evaluation.results import Result
+from models.objectives import Objective, Order, Schedule
 from models.randomness import stream, stream_seed
 
 
@@ -39,8 +40,12 @@ class LoopConfig:
     warmup: float = 0.0
     """Rounds over which the learning rate climbs from 0; may be a fraction."""
     decay: Literal["constant", "cosine"] = "cosine"
+    min_lr: float = 0.0
+    """Where the cosine ends."""
     clip_norm: float = 1.0
     """Largest gradient norm; 0 for none."""
+    clip: Literal["all", "each"] = "all"
+    """Whether the norm is that of all gradients together or of each parameter tensor."""
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "auto"
     """auto: bfloat16 on an accelerator that has it, else float32."""
     compile: bool = False
@@ -54,9 +59,13 @@ class LoopConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} {value}: must be positive")
-        for name in ("weight_decay", "warmup", "clip_norm", "momentum", "threads"):
+        for name in ("weight_decay", "warmup", "clip_norm", "momentum", "threads", "min_lr"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} {getattr(self, name)}: must not be negative")
+        if self.min_lr > self.lr:
+            raise ConfigError(
+                f"min_lr {self.min_lr} and lr {self.lr}: the rate falls to min_lr, which must be the lower"
+            )
 
     def steps_for(self, items: int) -> int:
         """Optimiser steps of one round on ``items`` training items."""
@@ -68,23 +77,25 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one round of local training did. losses: mean over its steps."""
+    """What one round of local training did. losses: mean over the steps that had the loss; notes: what the objective
+    has to say of the round."""
 
     steps: int
     items: int
     losses: dict[str, float]
     seconds: float
+    notes: tuple[Result, ...] = ()
 
 
 def learning_rate(cfg: LoopConfig, schedule: Schedule) -> float:
-    """Warm-up, then constant or cosine to 0 over the rest of the phase, at this step's middle."""
+    """Warm-up, then constant or cosine to ``min_lr`` over the rest of the phase, at this step's middle."""
     elapsed = schedule.elapsed + 0.5 / schedule.steps
     if elapsed < cfg.warmup:
         return cfg.lr * elapsed / cfg.warmup
     if cfg.decay == "constant":
         return cfg.lr
     done = (elapsed - cfg.warmup) / max(schedule.rounds - cfg.warmup, 1e-9)
-    return cfg.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return cfg.min_lr + (cfg.lr - cfg.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
 def batches(
@@ -124,62 +135,139 @@ def train(
     names: tuple[str | int, ...],
     device: torch.device,
     proximal_mu: float = 0.0,
+    fresh: bool = True,
+    min_cell: int = 1,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Train ``model`` in place on ``view`` for round ``round`` (1-based) of ``rounds``.
 
     ``names`` is the stream of this round's randomness, e.g. (phase, round, site). ``proximal_mu`` adds the gradient of
-    mu/2 * ||w - w_start||^2 (FedProx).
+    mu/2 * ||w - w_start||^2 (FedProx) to what travels. ``fresh``: nothing of the objective's ``site.`` components is
+    left from an earlier round. ``min_cell``: fewest patients that a note may speak of. The objective's ``site.``
+    components must stand in ``model`` (``models.model.furnish``).
 
     Raises:
         NonFiniteLoss: the loss became NaN or infinite.
     """
     began = time.perf_counter()
     trained = model.components()
-    parameters = [p for name in objective.trains for p in trained[name].parameters()]
+    here = tuple(getattr(objective, "trains_here", ()))
     model.eval().requires_grad_(False)
-    for name in objective.trains:
+    for name in (*objective.trains, *here):
         trained[name].train().requires_grad_(True)
-    start = [p.detach().clone() for p in parameters] if proximal_mu else []
+    # What travels first: the proximal term holds on to that alone.
+    parameters = [p for name in (*objective.trains, *here) for p in trained[name].parameters()]
+    travelling = [p for name in objective.trains for p in trained[name].parameters()]
+    start = [p.detach().clone() for p in travelling] if proximal_mu else []
     optimizer = _optimizer(cfg, parameters)
     dtype = pick_precision(cfg.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16 and device.type == "cuda")
     step_fn = torch.compile(objective.step) if cfg.compile else objective.step
-    steps = cfg.steps_for(len(view))
-    totals: dict[str, Tensor] = {}
-    order = batches(len(view), cfg.batch_size, steps, objective.weights(view), stream(seed, *names, "order"))
+    autocast = lambda: torch.autocast(device.type, dtype) if dtype else nullcontext()
+    order = _order(objective, view, cfg, Schedule(round, rounds, 0, 1), stream(seed, *names, "order"))
+    tally = _Tally()
     devices = [device] if device.type == "cuda" else []
     # Augmentation and dropout draw from the global generator: seed it for this round, give the old one back after.
     with torch.random.fork_rng(devices=devices), _threads(cfg.threads):
         torch.manual_seed(stream_seed(seed, *names, "augment"))
-        for index, chosen in enumerate(order):
-            schedule = Schedule(round=round, rounds=rounds, step=index, steps=steps)
+        if hasattr(objective, "begin"):
+            objective.begin(model, Schedule(round, rounds, 0, order.steps), fresh)
+        for index, (at, chosen) in enumerate(order.batches):
+            schedule = Schedule(round=round, rounds=rounds, step=at, steps=order.steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(cfg, schedule)
             batch = view.batch(chosen).to(device)
-            with torch.autocast(device.type, dtype) if dtype else nullcontext():
-                losses = step_fn(model, batch, schedule)
-            total = sum(value for name, value in losses.items() if name.endswith("_loss"))
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(total).backward()
+            with autocast():
+                losses = step_fn(model, batch, schedule)
+            for part in _parts(losses, autocast):
+                total = sum(value for name, value in part.items() if name.endswith("_loss"))
+                scaler.scale(total).backward()
+                tally.add(part)
+            tally.end_of_step()
             scaler.unscale_(optimizer)
-            for p, p0 in zip(parameters, start):
+            for p, p0 in zip(travelling, start):
                 if p.grad is not None:
                     p.grad.add_(p.detach() - p0, alpha=proximal_mu)
             if cfg.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, cfg.clip_norm)
+                _clip(cfg, parameters)
             scaler.step(optimizer)
             scaler.update()
-            for name, value in losses.items():
-                totals[name] = totals.get(name, torch.zeros((), device=device)) + value.detach().float()
+            if hasattr(objective, "after_step"):
+                objective.after_step(model, batch, schedule)
             # A look at the sum costs a wait for the accelerator, so not at every step.
             if index % 50 == 49:
-                _finite(totals, index + 1)
+                tally.check(index + 1)
             if on_step is not None:
-                on_step(index + 1, steps)
-    _finite(totals, steps)
-    losses_mean = {name: float(value) / steps for name, value in totals.items()}
-    return Trained(steps=steps, items=len(view), losses=losses_mean, seconds=time.perf_counter() - began)
+                on_step(index + 1, len(order.batches))
+    tally.check(len(order.batches))
+    notes = tuple(objective.notes(view, min_cell)) if hasattr(objective, "notes") else ()
+    return Trained(
+        steps=len(order.batches),
+        items=len(view),
+        losses=tally.means(),
+        seconds=time.perf_counter() - began,
+        notes=notes,
+    )
+
+
+def _order(objective: Objective, view: Any, cfg: LoopConfig, schedule: Schedule, generator: torch.Generator) -> Order:
+    if hasattr(objective, "order"):
+        return objective.order(view, cfg, schedule, generator)
+    steps = cfg.steps_for(len(view))
+    drawn = batches(len(view), cfg.batch_size, steps, objective.weights(view), generator)
+    return Order(steps, list(enumerate(drawn)))
+
+
+def _parts(losses: Any, autocast: Callable[[], Any]) -> Iterator[dict[str, Tensor]]:
+    """The losses of a step part by part; each part is computed under autocast, and its gradient is not."""
+    if isinstance(losses, Mapping):
+        yield losses
+        return
+    while True:
+        with autocast():
+            part = next(losses, None)
+        if part is None:
+            return
+        yield part
+
+
+def _clip(cfg: LoopConfig, parameters: list[Tensor]) -> None:
+    if cfg.clip == "all":
+        nn.utils.clip_grad_norm_(parameters, cfg.clip_norm)
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    factors = [(cfg.clip_norm / (norm + 1e-6)).clamp(max=1) for norm in torch._foreach_norm(gradients)]
+    torch._foreach_mul_(gradients, factors)
+
+
+class _Tally:
+    """Sums of the reported values, kept on the device: the parts of a step add up, steps are averaged."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._in_step: set[str] = set()
+
+    def add(self, part: Mapping[str, Tensor]) -> None:
+        for name, value in part.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._in_step.add(name)
+
+    def end_of_step(self) -> None:
+        for name in self._in_step:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._in_step.clear()
+
+    def check(self, steps: int) -> None:
+        """Raises NonFiniteLoss if a sum is not finite."""
+        for name, value in self._sums.items():
+            if not math.isfinite(float(value)):
+                raise NonFiniteLoss(f"{name} is not finite within the first {steps} steps; lower lr or set clip_norm")
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self._counts[name] for name, value in self._sums.items()}
 
 
 @contextmanager
@@ -190,12 +278,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _finite(totals: dict[str, Tensor], steps: int) -> None:
-    for name, value in totals.items():
-        if not math.isfinite(float(value)):
-            raise NonFiniteLoss(f"{name} is not finite within the first {steps} steps; lower lr or set clip_norm")
 
 
 def _tokens(p: Tensor) -> bool:

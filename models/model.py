@@ -15,6 +15,9 @@ from models.objectives import Objective
 from models.randomness import stream_seed
 from models.registry import Plugin
 
+SITE = "site."
+"""Components whose name begins so live at the site for good; no message may hold one."""
+
 
 @config
 class ModelConfig:
@@ -30,10 +33,15 @@ class CxrModel(nn.Module):
         super().__init__()
         self.vision = vision
         self.heads = nn.ModuleDict(heads)
+        self.site = nn.ModuleDict()
 
     def components(self) -> dict[str, nn.Module]:
-        """Component name to module: ``vision``, ``head.<name>``."""
-        return {"vision": self.vision, **{f"head.{name}": head for name, head in self.heads.items()}}
+        """Component name to module: ``vision``, ``head.<name>`` and, at a site, what never leaves it: ``site.<name>``."""
+        return {
+            "vision": self.vision,
+            **{f"head.{name}": head for name, head in self.heads.items()},
+            **{f"{SITE}{name}": module for name, module in self.site.items()},
+        }
 
     def state(self, components: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Floating-point parameters and buffers of ``components`` (all, if None), detached, sharing memory.
@@ -91,3 +99,21 @@ def initial_model(cfg: ModelConfig, objectives: Iterable[Objective], seed: int) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "initial model"))
         return build(cfg, objectives)
+
+
+def furnish(model: CxrModel, objective: Objective, seed: int) -> tuple[str, ...]:
+    """Give ``model`` the ``site.`` components of ``objective`` that it lacks; all that the objective has are named.
+
+    They start from the run's seed, the same at every site. An objective without such components changes nothing.
+    """
+    residents = getattr(objective, "residents", None)
+    if residents is None:
+        return ()
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "site components"))
+        wanted = residents(model)
+    for name, module in wanted.items():
+        if name not in model.site:
+            model.site[name] = module.to(device)
+    return tuple(f"{SITE}{name}" for name in wanted)

@@ -48,8 +48,17 @@ class Cohort:
         """Start a phase with a fresh rule."""
         self.rule = phase.rule.build()
 
-    def ask(self, plan: RunConfig, phase: Phase, kind: Kind, number: int, common: Mapping[str, Any]) -> dict[str, Ask]:
-        """The asks of one round, by site. What is sent is remembered, so that replies are judged against it."""
+    def ask(
+        self,
+        plan: RunConfig,
+        phase: Phase,
+        kind: Kind,
+        number: int,
+        common: Mapping[str, Any],
+        sites: Sequence[str] | None = None,
+    ) -> dict[str, Ask]:
+        """The asks of one round to ``sites`` (all, if None), by site. What is sent is remembered, so that replies are
+        judged against it."""
         components = phase.exchange.travelling(phase.objective.build().trains)
         travelling = {n: t for n, t in self.tensors.items() if n.split("/")[0] in components}
         self._sent = phase.exchange.select(travelling)
@@ -66,8 +75,9 @@ class Cohort:
                 objective=to_plain(phase.objective),
                 local=to_plain(phase.local),
                 local_extra=self.rule.local() if self.rule else {},
-                evaluation=to_plain(plan.evaluation),
-                evaluate=self.arm != "pooled",  # the server judges that one
+                evaluation={**to_plain(plan.evaluation), **self._role(plan, phase, kind, number)},
+                # The server judges the pooled model itself, but not the teacher that its site keeps.
+                evaluate=self.arm != "pooled" or plan.evaluation.reference is not None,
                 components=components,
                 keep=phase.exchange.keep,
                 wire_dtype=phase.exchange.dtype,
@@ -75,8 +85,19 @@ class Cohort:
                 tensors=arrays,
                 **common,
             )
-            for site in self.sites
+            for site in (self.sites if sites is None else sites)
         }
+
+    def _role(self, plan: RunConfig, phase: Phase, kind: Kind, number: int) -> dict[str, Any]:
+        """What the model sent is in the comparison with the reference phase's: before it, the reference, or compared."""
+        if plan.evaluation.reference is None:
+            return {}
+        names = [p.name for p in plan.phases]
+        after = names.index(phase.name) - names.index(plan.evaluation.reference)
+        # What a round begins with is the end of the round, or the phase, before.
+        first = after == 1 and number == 1 and kind is Kind.TRAIN
+        role = "earlier" if after < 1 else "reference" if first else "compared"
+        return {"role": role, "teacher_only": self.arm == "pooled"}
 
     def take(
         self, answers: Mapping[str, Answer], guard: GuardConfig, quorum: int, registered: Mapping[str, int]

@@ -25,13 +25,17 @@ from torch import Tensor
 
 from models.checkpoint import load, save, write_atomically
 from models.config import ConfigError, to_plain
+from models.evaluation.delong import DELONG
+from models.evaluation.protocol import METRICS
 from strategies.code import code_hash
 from strategies.plan import RunConfig
 
 VERSIONS = ("fedcxr", "torch", "flwr", "numpy", "kornia", "pyarrow", "safetensors", "pydantic")
 
 
-_OF_ROUND = ("seconds", "seconds_judge", "steps", "update_norm", "bytes_up", "bytes_down")
+def of_received(metric: str) -> bool:
+    """Whether a site measured ``metric`` on the model that it received, which is the end of the round before."""
+    return metric.removeprefix("teacher_") in (*METRICS, *DELONG)
 
 
 def now() -> str:
@@ -171,8 +175,7 @@ class RunFolder:
             x
             for x in kept
             if x["site"] == "central"
-            or x["metric"] in _OF_ROUND
-            or x["metric"].endswith("_loss")
+            or not of_received(x["metric"])
             or (order[x["phase"]], x["round"]) < (order[phase], number)
         ]
         text = "".join(json.dumps(line) + "\n" for line in kept)

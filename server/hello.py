@@ -24,7 +24,12 @@ def unsound(answer: Answer, taken: Collection[str]) -> str | None:
 
 def unsound_facts(facts: dict[str, Any]) -> str | None:
     """What is wrong with a hello's counts by split; None if nothing is."""
+    for number, part in enumerate(facts.get("phases") or []):
+        if not isinstance(part, dict) or not _count(part.get("films")) or not isinstance(part.get("taught"), list):
+            return f"the hello does not count the films of phase {number + 1}"
     for split, part in facts.items():
+        if split == "phases":
+            continue
         if not isinstance(part, dict) or not all(_count(part.get(key)) for key in ("films", "patients")):
             return f"the hello does not count films and patients of {split[:20]!r}"
         positives = part.get("positives")

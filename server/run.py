@@ -12,43 +12,34 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from models.config import ConfigError, to_plain
-from models.evaluation.results import MACRO, Result
+from models.evaluation.results import ALARMS, MACRO, Result
+from models.loop import NonFiniteLoss
+from models.studies.store import Store
 from server.cohort import Cohort, model_request
 from server.courier import Courier, Letter, NotEnoughSites
-from server.folder import RunFolder
+from server.folder import RunFolder, of_received
 from server.gain import gain_lines
 from server.hello import unsound, unsound_facts
+from server.joined import Joined, unteachable
 from server.judge import Judge
+from server.reference import Reference
+from server.teaching import Lessons
 from strategies.code import code_hash
 from strategies.launch import Launch
 from strategies.messages import Answer, Ask, Code, Kind, Refusal
 from strategies.plan import Phase
-from strategies.virtual import POOLED, open_store, site_rows
+from strategies.virtual import POOLED, open_store, server_rows, site_rows
 
 log = logging.getLogger("fedcxr.run")
 
 
 class RunFailed(RuntimeError):
     """The run cannot go on; the text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """A site that takes part: the node that carries it, and what it said of its data."""
-
-    name: str
-    node: int
-    facts: dict[str, Any]
-
-    @property
-    def examples(self) -> int:
-        return int(self.facts["train"]["films"])
 
 
 class Run:
@@ -64,6 +55,8 @@ class Run:
         self.traffic = {"up": 0, "down": 0}
         self.done = 0  # global rounds finished, over all phases
         self._scores: dict[str, Any] = {}
+        self.lessons: Lessons | None = None
+        self.reference = Reference(self.plan, folder)
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
         """Run to the end and return what ``results.json`` says beside the status.
@@ -73,6 +66,9 @@ class Run:
         """
         began = time.perf_counter()
         self._join()
+        self._open_lessons()
+        if hopeless := unteachable(self.plan, self.sites, self.lessons):
+            raise RunFailed(hopeless)
         self._open_cohorts()
         if resume:
             self._resume()
@@ -122,6 +118,18 @@ class Run:
         self._welcome([Letter(nodes[i % len(nodes)], self._hello(site)) for i, site in enumerate(rows)], list(rows))
         if "pooled" in self.plan.arms:
             self.sites[POOLED] = pooled
+
+    def _open_lessons(self) -> None:
+        if not any(phase.server for phase in self.plan.phases):
+            return
+        if self.plan.simulation:
+            store = open_store(self.launched)
+            rows = server_rows(self.launched, store)
+        else:
+            store = Store.open(self.launched.data)
+            rows = store.where(view=("PA", "AP", "UNKNOWN"))
+        self.lessons = Lessons(self.plan, store, rows)
+        self._say(f"  server: {len(rows)} films of its own")
 
     def _hello(self, site: str) -> Ask:
         phase = self.plan.phases[0]
@@ -176,7 +184,12 @@ class Run:
         if "pooled" in self.plan.arms:
             self.cohorts.insert(0, Cohort(POOLED, "pooled", [POOLED], start))
         if "local" in self.plan.arms:
-            self.cohorts += [Cohort(f"local-{site}", "local", [site], start) for site in real]
+            # A site that cannot take part in every phase, for want of labels, has no model of its own.
+            whole = [s for s in real if all(self._takes_part(s, phase) for phase in self.plan.phases)]
+            self.cohorts += [Cohort(f"local-{site}", "local", [site], start) for site in whole]
+
+    def _takes_part(self, site: str, phase: Phase) -> bool:
+        return self.sites[site].in_phase(self.plan.phases.index(phase))["films"] > 0
 
     def _phase(self, phase: Phase, first: int) -> None:
         if self.done < first:  # not when a resumed phase goes on: its rules have their memory back
@@ -211,7 +224,8 @@ class Run:
         letters: list[Letter] = []
         owners: list[Cohort] = []
         for cohort in self.cohorts:
-            for site, ask in cohort.ask(self.plan, phase, Kind.TRAIN, number, self._common()).items():
+            there = [site for site in cohort.sites if self._takes_part(site, phase)]
+            for site, ask in cohort.ask(self.plan, phase, Kind.TRAIN, number, self._common(), there).items():
                 letters.append(Letter(self.sites[site].node, ask))
                 owners.append(cohort)
         total, arrived = len(letters), []
@@ -231,33 +245,59 @@ class Run:
         for cohort in self.cohorts:
             pairs = [(x.ask.site, a) for x, a, owner in zip(letters, answers, owners) if owner is cohort]
             self._traffic_lines(phase, number, cohort, [x for x, o in zip(letters, owners) if o is cohort], dict(pairs))
-            moved |= self._combine(phase, number, cohort, dict(pairs)) and cohort.arm == "federated"
+            combined = bool(pairs) and self._combine(phase, number, cohort, dict(pairs))
+            if cohort.arm == "federated":
+                moved |= self._teach(phase, number, cohort, combined or not pairs) or combined
         return moved
 
+    def _teach(self, phase: Phase, number: int, cohort: Cohort, due: bool) -> bool:
+        """The server's own lesson, unless the round failed; whether the model moved."""
+        if not (phase.server and due):
+            return False
+        try:
+            done = self.lessons.teach(cohort, phase, number)
+        except NonFiniteLoss as error:
+            self.folder.event("refused", round=number, site="server", code=Code.NON_FINITE_LOSS, text=str(error))
+            return False
+        for name, value in done.losses.items():
+            self._line(phase, number, cohort.arm, "central", Result(f"server_{name}", None, value, n=done.items))
+        for row in done.notes:
+            self._alarm(phase, number, "server", row)
+        return True
+
     def _combine(self, phase: Phase, number: int, cohort: Cohort, answers: Mapping[str, Answer]) -> bool:
-        quorum = max(1, math.ceil(self.plan.federation.quorum * len(cohort.sites)))
-        outcome = cohort.take(answers, self.plan.guard, quorum, {s.name: s.examples for s in self.sites.values()})
+        quorum = max(1, math.ceil(self.plan.federation.quorum * len(answers)))
+        index = self.plan.phases.index(phase)
+        registered = {site.name: site.in_phase(index)["films"] for site in self.sites.values()}
+        outcome = cohort.take(answers, self.plan.guard, quorum, registered)
         for site, refusal in outcome.refused:
             self._refused(site, Answer(site=site, refusal=refusal), number, cohort)
         if not outcome.combined:
-            text = (
-                f"{len(outcome.accepted)} good replies of {len(cohort.sites)} sites, {quorum} needed; model unchanged"
-            )
+            text = f"{len(outcome.accepted)} good replies of {len(answers)} sites, {quorum} needed; model unchanged"
             self.folder.event("quorum", round=number, site=cohort.name, code="below_quorum", text=text)
             self._say(f"  round {number} {cohort.name}: {text}")
         for site in outcome.accepted:
             for row in answers[site].metrics:
-                if cohort.arm == "pooled":  # no hospital: only its loss is of interest
-                    if row.metric.endswith("_loss"):
-                        self._line(phase, number, cohort.arm, "central", row)
-                    continue
+                self._alarm(phase, number, site, row, cohort)
                 # What a site measured on arrival belongs to the model of the round before.
-                trained = row.metric.endswith("_loss") or row.metric in ("seconds", "steps")
-                self._line(phase, number if trained else number - 1, cohort.arm, site, row, cohort.trained_on)
+                at = number - 1 if of_received(row.metric) else number
+                if cohort.arm != "pooled":
+                    self._line(phase, at, cohort.arm, site, row, cohort.trained_on)
+                elif row.metric not in ("seconds", "steps"):  # no hospital: what it says is of the whole
+                    self._line(phase, at, cohort.arm, "central", row)
             if cohort.arm != "pooled":
                 norm = Result("update_norm", None, outcome.norms[site], n=answers[site].examples)
                 self._line(phase, number, cohort.arm, site, norm, cohort.trained_on)
         return outcome.combined
+
+    def _alarm(self, phase: Phase, number: int, site: str, row: Result, cohort: Cohort | None = None) -> None:
+        """Mark the run where a site says that what it trains on is not what it should be."""
+        if row.metric not in ALARMS:
+            return
+        where = f"{cohort.name}, " if cohort and cohort.arm != "federated" else ""
+        text = f"{where}phase {phase.name}: {f'{row.finding}: ' if row.finding else ''}{row.reason or row.metric}"
+        self.folder.event("marked", round=number, site=site, code=row.metric, text=text)
+        self._say(f"  {site}: {row.metric} ({text})")
 
     def _traffic_lines(
         self, phase: Phase, number: int, cohort: Cohort, letters: Sequence[Letter], answers: Mapping[str, Answer]
@@ -279,6 +319,7 @@ class Run:
         for cohort in self.cohorts:
             scores[cohort.name] = self.judge.scores(cohort.into(model), phase)
             rows = self.judge.results(scores[cohort.name], phase)
+            rows += self.reference.rows(self.judge, cohort.name, scores[cohort.name], phase)
             for row in rows:
                 self._line(phase, number, cohort.arm, "central", row, cohort.trained_on)
             if cohort.arm == "federated":
@@ -292,12 +333,13 @@ class Run:
             for row in self.judge.results(np.stack(local), phase):
                 self._line(phase, number, "local", "central", row)
         self._scores = scores
+        self.reference.keep(phase, number, scores)
 
     def _final_evaluation(self, phase: Phase) -> None:
         """The sites' own view of the last model: an ask of its own, because no training round follows."""
         letters, owners = [], []
         for cohort in self.cohorts:
-            if cohort.arm == "pooled":
+            if cohort.arm == "pooled" and self.plan.evaluation.reference is None:
                 continue
             for site, ask in cohort.ask(self.plan, phase, Kind.EVALUATE, phase.rounds, self._common()).items():
                 letters.append(Letter(self.sites[site].node, ask))
@@ -306,8 +348,9 @@ class Run:
         for letter, cohort, answer in zip(letters, owners, answers):
             if answer.refusal:
                 self._refused(letter.ask.site, answer, phase.rounds, cohort)
+            site = "central" if cohort.arm == "pooled" else letter.ask.site
             for row in answer.metrics:
-                self._line(phase, phase.rounds, cohort.arm, letter.ask.site, row, cohort.trained_on)
+                self._line(phase, phase.rounds, cohort.arm, site, row, cohort.trained_on)
 
     # -- keeping -----------------------------------------------------------------------------------------------
 
@@ -362,6 +405,7 @@ class Run:
             "bytes_per_round": (self.traffic["up"] + self.traffic["down"]) // max(self.done, 1),
             "final": final,
             "gain": gain,
+            "marks": [e for e in self.folder.lines("events.jsonl") if e["event"] == "marked"],
         }
 
     def _final_scores(self, phase: Phase) -> dict[str, Any]:

@@ -19,7 +19,8 @@ KEYS = ("config", "data", "out", "seed", "rounds", "set", "run", "resume")
 
 @dataclass(frozen=True)
 class Launch:
-    """A resolved plan. ``data`` is None where the run generates or brings its own."""
+    """A resolved plan. ``data`` is None where the run generates or brings its own; with real sites it is the study store
+    that the server trains on itself."""
 
     plan: RunConfig
     data: Path | None
@@ -96,10 +97,11 @@ def launch(run_config: Mapping[str, Any]) -> Launch:
 
 def _data(plan: RunConfig, text: str) -> Path | None:
     simulation = plan.simulation
-    needed = simulation is not None and simulation.phantom is None
+    needed = simulation.phantom is None if simulation else any(phase.server for phase in plan.phases)
     if not text:
         if needed:
-            raise ConfigError("data: missing; this plan reads images from a folder: data='/absolute/folder'")
+            what = "reads images from a folder" if simulation else "trains at the server, on a study store"
+            raise ConfigError(f"data: missing; this plan {what}: data='/absolute/folder'")
         return None
     if not needed:
         raise ConfigError(

@@ -31,7 +31,10 @@ Arm = Literal["federated", "local", "pooled"]
 
 @config
 class Phase:
-    """An objective with its rounds."""
+    """An objective with its rounds.
+
+    server: how the server itself trains, after each round, on labelled films of its own; null if it has none.
+    """
 
     name: str
     rounds: int
@@ -39,11 +42,16 @@ class Phase:
     local: LoopConfig
     rule: Plugin("strategies.rules") = field(default_factory=lambda: configure("strategies.rules", {"name": "mean"}))  # type: ignore[valid-type]
     exchange: Exchange = Exchange()
+    server: LoopConfig | None = None
 
     def check(self) -> None:
         if self.rounds < 1:
             raise ConfigError(f"rounds {self.rounds}: at least 1")
         self.exchange.travelling(self.objective.build().trains)
+
+    def at_server(self) -> Any:
+        """The objective's config for the server's own labelled films."""
+        return self.objective.at_server() if hasattr(self.objective, "at_server") else self.objective
 
 
 @config
@@ -79,7 +87,8 @@ class Evaluation:
     """The shared protocol. ``split`` is what every model is judged on; training patients are never in it.
 
     min_cell: fewest positives and negatives a site must have before it reports a finding (a site's own policy may ask
-    for more). replicates: bootstrap resamples of patients.
+    for more). replicates: bootstrap resamples of patients. reference: name of a phase; the model at its end is what
+    every later round is compared with, on the same images, by DeLong's test.
     """
 
     split: Literal["validation", "test"] = "validation"
@@ -87,6 +96,7 @@ class Evaluation:
     replicates: int = 1000
     min_cell: int = 5
     batch_size: int = 128
+    reference: str | None = None
 
     def check(self) -> None:
         if self.every < 1 or self.batch_size < 1:
@@ -132,6 +142,11 @@ class Simulation:
     views: tuple[Literal["PA", "AP", "LATERAL", "UNKNOWN"], ...] = ("PA", "AP", "UNKNOWN")
     """Only films of these views take part; by default no lateral."""
     partition: Partition = Partition()
+    labelled: dict[str, float] | None = None
+    """Share of the training patients of each site whose labels are known; a site that is not named has no label. Null:
+    all labels are known. Held-out patients keep theirs."""
+    server: float = 0.0
+    """Share of all training patients whose films and labels lie at the server instead of at a site."""
     fractions: dict[Literal["train", "validation", "test"], float] = field(
         default_factory=lambda: {"train": 0.7, "validation": 0.3, "test": 0.0}
     )
@@ -142,6 +157,11 @@ class Simulation:
             raise ConfigError(
                 f"phantom, imports, store: give exactly one source of images; given: {', '.join(given) or 'none'}"
             )
+        for site, share in (self.labelled or {}).items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"labelled.{site} {share}: a share in [0, 1]")
+        if not 0 <= self.server < 1:
+            raise ConfigError(f"server {self.server}: a share in [0, 1)")
         if not self.fractions.get("train"):
             raise ConfigError(f"fractions {self.fractions}: 'train' needs a share, or nothing is learnt")
         if abs(sum(self.fractions.values()) - 1) > 1e-6 or min(self.fractions.values()) < 0:
@@ -174,26 +194,50 @@ class RunConfig:
             raise ConfigError(f"arms {list(self.arms)}: 'federated' is missing; the other arms are compared with it")
         if "pooled" in self.arms and self.simulation is None:
             raise ConfigError("arms 'pooled' and no 'simulation': patients of real hospitals are never pooled")
-        heads: dict[str, Phase] = {}
-        for phase in self.phases:
-            first = heads.setdefault(phase.objective.name, phase)
-            if getattr(first.objective, "findings", None) != getattr(phase.objective, "findings", None):
-                raise ConfigError(
-                    f"phases.{first.name}.objective.findings and phases.{phase.name}.objective.findings: "
-                    f"differ, but both train head {phase.objective.name!r}; list the same in the same order"
-                )
+        self._check_shared_heads()
+        self._check_server()
+        reference = self.evaluation.reference
+        if reference is not None and reference not in phase_names:
+            raise ConfigError(f"evaluation.reference {reference!r}: no phase of that name; one of {phase_names}")
         split = self.evaluation.split
         if self.simulation and not self.simulation.fractions.get(split):
             raise ConfigError(
                 f"evaluation.split {split!r} and simulation.fractions {self.simulation.fractions}: "
                 f"no patient is in that split; give it a share"
             )
+        patch = getattr(self.model.vision, "patch", 1)
         for phase in self.phases:
-            size, patch = getattr(phase.objective, "size", None), getattr(self.model.vision, "patch", 1)
-            if size and size % patch:
-                raise ConfigError(
-                    f"phases.{phase.name}.objective.size {size} and model.vision.patch {patch}: the patch must divide the size"
-                )
+            sizes = getattr(phase.objective, "sizes", (getattr(phase.objective, "size", None),))
+            for key, size in zip(("size", "local_size"), sizes):
+                if size and size % patch:
+                    raise ConfigError(
+                        f"phases.{phase.name}.objective.{key} {size} and model.vision.patch {patch}: the patch must "
+                        f"divide the size"
+                    )
+
+    def _check_shared_heads(self) -> None:
+        """Phases with one objective share its heads, so what shapes these must agree."""
+        first_of: dict[str, Phase] = {}
+        for phase in self.phases:
+            first = first_of.setdefault(phase.objective.name, phase)
+            for key in getattr(phase.objective, "same_in_all_phases", ("findings",)):
+                if getattr(first.objective, key, None) != getattr(phase.objective, key, None):
+                    raise ConfigError(
+                        f"phases.{first.name}.objective.{key} and phases.{phase.name}.objective.{key}: "
+                        f"differ, but both train head {phase.objective.name!r}; make them the same"
+                    )
+
+    def _check_server(self) -> None:
+        trains = [phase.name for phase in self.phases if phase.server]
+        if self.simulation and trains and not self.simulation.server:
+            raise ConfigError(
+                f"phases.{trains[0]}.server and simulation.server 0: the server has no films to train on; give it a share"
+            )
+        if self.simulation and self.simulation.server and not trains:
+            raise ConfigError(
+                f"simulation.server {self.simulation.server} and no phase with 'server': those patients would be lost; "
+                f"say in a phase how the server trains"
+            )
 
     @property
     def hash(self) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.config import config_hash, to_plain
+from models.config import ConfigError, config_hash, to_plain
 from models.studies.partition import partition
+from models.studies.splits import split
 from models.studies.store import Store
 from strategies.launch import Launch
 
@@ -37,18 +38,66 @@ def open_store(launched: Launch) -> Store:
     return Store.open(store_path(launched), cache=launched.out / "stores" / "derived" if own else None)
 
 
+def _chosen(store: Store, rows: np.ndarray, share: float, salt: str) -> np.ndarray:
+    """Which of ``rows`` (bool) belong to the ``share`` of patients that a hash picks."""
+    picked = split(store.patients.keys, {"yes": share, "no": 1 - share}, salt) == "yes"
+    return picked[store.patients.codes[rows]]
+
+
+def _at_server(launched: Launch, store: Store, rows: np.ndarray) -> np.ndarray:
+    share = launched.plan.simulation.server
+    return _chosen(store, rows, share, f"server {launched.plan.seed}") if share else np.zeros(len(rows), bool)
+
+
 def site_rows(launched: Launch, store: Store) -> dict[str, dict[str, np.ndarray]]:
-    """Rows of the store by site and split: ``rows["north"]["train"]``. Patient-disjoint twice over."""
+    """Rows of the store by site and split: ``rows["north"]["train"]``. Patient-disjoint twice over; what lies at the
+    server is at no site.
+
+    Raises:
+        ConfigError: ``simulation.labelled`` names a site that there is not.
+    """
     simulation = launched.plan.simulation
-    splits = store.split(simulation.fractions)
-    sites = partition(store, simulation.partition, store.where(view=simulation.views))
-    return {
-        site: {name: rows[splits[rows] == name] for name in simulation.fractions}
-        for site, rows in sorted(sites.items())
-    }
+    found = _split(launched, store, partition(store, simulation.partition, store.where(view=simulation.views)))
+    strangers = sorted(set(simulation.labelled or {}) - set(found))
+    if strangers:
+        raise ConfigError(f"simulation.labelled.{strangers[0]}: no such site; this plan's sites are {', '.join(found)}")
+    for of_site in found.values():
+        of_site["train"] = of_site["train"][~_at_server(launched, store, of_site["train"])]
+    return found
 
 
-def pooled_rows(rows: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The union of all sites' rows, by split."""
+def _split(launched: Launch, store: Store, sites: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    fractions = launched.plan.simulation.fractions
+    splits = store.split(fractions)
+    return {site: {name: rows[splits[rows] == name] for name in fractions} for site, rows in sorted(sites.items())}
+
+
+def server_rows(launched: Launch, store: Store) -> np.ndarray:
+    """Training rows that lie at the server."""
+    simulation = launched.plan.simulation
+    rows = store.where(view=simulation.views)
+    train = rows[store.split(simulation.fractions)[rows] == "train"]
+    return train[_at_server(launched, store, train)]
+
+
+def unlabelled_rows(launched: Launch, store: Store, rows: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """Training rows of all sites whose labels the plan withholds (``simulation.labelled``), drawn by patient and seed."""
+    shares = launched.plan.simulation.labelled
+    if shares is None:
+        return np.zeros(0, dtype=np.int64)
+    hidden = [
+        of_site["train"][~_chosen(store, of_site["train"], shares.get(site, 0.0), f"labelled {launched.plan.seed}")]
+        for site, of_site in rows.items()
+    ]
+    return np.sort(np.concatenate(hidden))
+
+
+def pooled_rows(
+    rows: Mapping[str, Mapping[str, np.ndarray]], at_server: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """The union of all sites' rows, by split, with the training rows ``at_server``."""
     names = next(iter(rows.values())).keys()
-    return {name: np.sort(np.concatenate([site[name] for site in rows.values()])) for name in names}
+    union = {name: np.sort(np.concatenate([site[name] for site in rows.values()])) for name in names}
+    if at_server is not None:
+        union["train"] = np.union1d(union["train"], at_server)
+    return union

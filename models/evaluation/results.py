@@ -9,6 +9,12 @@ from typing import Any
 MACRO = "macro"
 """The finding of a mean over findings."""
 
+COLLAPSED = "pseudo_collapsed"
+ONE_CLASS = "labels_of_one_class"
+TEACHER_RESET = "teacher_reset"
+ALARMS = (COLLAPSED, ONE_CLASS, TEACHER_RESET)
+"""Metrics of training that mark a run: reported with value 1 and a reason."""
+
 
 @dataclass(frozen=True)
 class Result:

@@ -6,11 +6,14 @@ returns and which satisfies :class:`Objective`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from models.evaluation.results import Result
 
 
 @dataclass(frozen=True)
@@ -61,5 +64,50 @@ class Objective(Protocol):
     def weights(self, view: Any) -> Tensor | None:
         """Sampling weight of each item [N], or None for plain shuffling."""
 
-    def step(self, model: nn.Module, batch: Any, schedule: Schedule) -> dict[str, Tensor]:
-        """Losses of one batch; every key that ends in ``_loss`` is summed."""
+    def step(self, model: nn.Module, batch: Any, schedule: Schedule) -> dict[str, Tensor] | Iterator[dict[str, Tensor]]:
+        """Losses of one batch; every key that ends in ``_loss`` is summed.
+
+        An iterator gives the losses in parts that add up: each part is back-propagated before the next is asked for,
+        so that the activations of one part are held at a time.
+        """
+
+
+@dataclass(frozen=True)
+class Order:
+    """The batches of a round: (step of the schedule, items [b]). Several batches may stand at one step, such as extra
+    passes over labelled films; ``steps`` is how many steps the schedule counts."""
+
+    steps: int
+    batches: Sequence[tuple[int, Tensor]]
+
+
+class Resident(Protocol):
+    """What an objective may have beside :class:`Objective`, when part of what it needs lives at the site for good.
+
+    Such components are called ``site.<name>``. They never travel: the site keeps them between rounds.
+    """
+
+    trains_here: tuple[str, ...]
+    """``site.`` components that the optimiser moves."""
+
+    def residents(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """Fresh ``site.`` components by name (without ``site.``), for a model that has none yet."""
+
+    def begin(self, model: nn.Module, schedule: Schedule, fresh: bool) -> None:
+        """Before the first step of a round; ``fresh``: this site has nothing kept from an earlier round."""
+
+    def order(self, view: Any, local: Any, schedule: Schedule, generator: torch.Generator) -> Order:
+        """The batches of this round, in place of plain shuffling."""
+
+    def after_step(self, model: nn.Module, batch: Any, schedule: Schedule) -> None:
+        """After the optimiser's step, for what follows the student without a gradient."""
+
+    def notes(self, view: Any, min_cell: int) -> list[Result]:
+        """At the end of a round, what its training is to be judged by. They travel: no count of fewer than
+        ``min_cell`` patients may be read from them."""
+
+
+def held_out_view(objective: Objective, store: Any, rows: Any) -> Any:
+    """The labelled view on which the objective's model is judged: ``open_held_out`` where the objective tells it from
+    what it trains on."""
+    return getattr(objective, "open_held_out", objective.open)(store, rows)

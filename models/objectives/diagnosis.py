@@ -45,15 +45,7 @@ class Config:
     dropout: float = 0.0
 
     def check(self) -> None:
-        if not self.findings:
-            raise ConfigError("findings: empty; name at least one finding")
-        if len(set(self.findings)) != len(self.findings):
-            raise ConfigError(f"findings {list(self.findings)}: a finding stands twice")
-        for finding in self.findings:
-            try:
-                label_column(finding)
-            except ValueError as error:
-                raise ConfigError(f"findings: {error}") from None
+        check_findings(self.findings)
         if not 0 <= self.label_smoothing < 0.5:
             raise ConfigError(f"label_smoothing {self.label_smoothing}: must be in [0, 0.5)")
         if not 0 <= self.dropout < 1:
@@ -61,6 +53,19 @@ class Config:
 
     def build(self) -> Diagnosis:
         return Diagnosis(self)
+
+
+def check_findings(findings: tuple[str, ...]) -> None:
+    """Raises ConfigError for none, for one that stands twice, and for a name that no store may hold."""
+    if not findings:
+        raise ConfigError("findings: empty; name at least one finding")
+    if len(set(findings)) != len(findings):
+        raise ConfigError(f"findings {list(findings)}: a finding stands twice")
+    for finding in findings:
+        try:
+            label_column(finding)
+        except ValueError as error:
+            raise ConfigError(f"findings: {error}") from None
 
 
 def masked_bce(logits_BF: Tensor, labels_BF: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import hashlib
 import json
@@ -53,6 +54,7 @@ class Store:
         self._offsets = _ints(table, "offset")
         self._shards: dict[int, np.ndarray] = {}
         self._resized: dict[tuple[int, str], np.ndarray] = {}
+        self._hidden = np.zeros(0, dtype=np.int64)
 
     @classmethod
     def open(cls, path: Path | str, cache: Path | str | None = None) -> Store:
@@ -119,7 +121,14 @@ class Store:
         for i, name in enumerate(columns):
             if name in self.table.column_names:
                 labels[:, i] = self.table[name].to_numpy()
+        labels[self._hidden] = int(Label.UNMENTIONED)
         return labels
+
+    def without_labels(self, rows: np.ndarray) -> Store:
+        """The same store with every label of ``rows`` UNMENTIONED: what a hospital has that never labelled them."""
+        other = copy.copy(self)
+        other._hidden = np.union1d(self._hidden, np.asarray(rows, dtype=np.int64))
+        return other
 
     def pixels(self, row: int) -> np.ndarray:
         """uint8 [H, W]: a view into the memory-mapped shard, not a copy."""

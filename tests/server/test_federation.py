@@ -344,7 +344,7 @@ def test_kept_tensors_stay_at_the_site(tmp_path, tiny_store, ask_of):
 
     run = federate(tmp_path, tiny_store, client, phases__0__exchange={"keep": ["vision/*norm*"]})
     assert seen and not any("norm" in name for name in seen)
-    kept = {site: load(next((run.path / "sites" / site / "kept").glob("*.safetensors"))) for site in "abc"}
+    kept = {site: load(next((run.path / "sites" / site / "kept").rglob("*.safetensors"))) for site in "abc"}
     assert all("norm" in name for name in kept["a"])
     assert not same(kept["a"], kept["b"])
 

@@ -1,0 +1,73 @@
+"""Losses of self-distillation: cross-entropy between views, teacher targets, and the spread of features.
+
+Shape letters: V student views, I teacher views (2), B images, K prototypes, D features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """``x`` in at least single precision: sums over 65,536 prototypes do not survive half."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def pairs(views: int, teachers: int = 2) -> int:
+    """How many (teacher view, other student view) pairs there are: 18 for 2 and 10."""
+    return teachers * views - min(teachers, views)
+
+
+def view_loss(student_VBK: Tensor, targets_IBK: Tensor, temperature: float, first: int, views: int) -> Tensor:
+    """This chunk's share of the DINO loss (Caron et al., arXiv 2104.14294): the mean over all pairs of a teacher view
+    and *another* student view, and over the batch, of ``-targets . log softmax(student / temperature)``.
+
+    ``student_VBK`` are the logits of the student's views ``first`` to ``first + V - 1`` of ``views``; the teacher's
+    views are the first ``I`` of them. The shares of chunks that cover all views sum to the loss.
+
+    As targets sum to one, a term is ``logsumexp - targets . logits``: one product of all views with all targets and
+    one pass of logsumexp, in place of a log-softmax for every pair.
+    """
+    V, B, _ = student_VBK.shape
+    scaled = wide(student_VBK) / temperature
+    other = torch.ones(len(targets_IBK), V, device=scaled.device, dtype=scaled.dtype)
+    for teacher in range(len(targets_IBK)):
+        if first <= teacher < first + V:
+            other[teacher, teacher - first] = 0  # a view is not compared with itself
+    agreement = torch.einsum("ibk,vbk->iv", targets_IBK.to(scaled.dtype), scaled)
+    spread = torch.logsumexp(scaled, dim=-1).sum(dim=1)
+    total = (other.sum(dim=0) * spread).sum() - (other * agreement).sum()
+    return total / (B * pairs(views, len(targets_IBK)))
+
+
+def centred(logits_NK: Tensor, centre_K: Tensor, temperature: float) -> Tensor:
+    """Teacher targets [N,K]: softmax of the centred, sharpened logits."""
+    return F.softmax((wide(logits_NK) - centre_K) / temperature, dim=-1)
+
+
+def sinkhorn(logits_NK: Tensor, temperature: float, rounds: int = 3) -> Tensor:
+    """Teacher targets [N,K] by Sinkhorn-Knopp (Caron et al., arXiv 2006.09882; DINOv2, arXiv 2304.07193): rows sum to
+    one and, after enough ``rounds``, every prototype gets the same share of the batch.
+
+    In logarithms, so that a temperature of 0.04 does not overflow.
+    """
+    log_q = wide(logits_NK) / temperature
+    for _ in range(rounds):
+        log_q = log_q - torch.logsumexp(log_q, dim=0, keepdim=True)
+        log_q = log_q - torch.logsumexp(log_q, dim=1, keepdim=True)
+    return log_q.exp()
+
+
+def koleo(features_BD: Tensor) -> Tensor:
+    """Kozachenko-Leonenko spread (Sablayrolles et al., arXiv 1806.03198): minus the mean log distance of each
+    normalised feature to its nearest neighbour in the batch. 0 for a batch of one, which has no neighbour."""
+    if len(features_BD) < 2:
+        return wide(features_BD).sum() * 0
+    unit = F.normalize(wide(features_BD), dim=-1)
+    with torch.no_grad():
+        likeness = unit @ unit.T
+        likeness.fill_diagonal_(-2)
+        nearest = likeness.argmax(dim=1)
+    return -torch.log((unit - unit[nearest]).norm(dim=-1) + 1e-8).mean()
