@@ -10,6 +10,7 @@ from client.commands.importing import import_command
 from client.commands.ingest import ingest_command
 from client.commands.inspect import inspect_command
 from client.commands.phantom import phantom_command
+from client.commands.quarantine import quarantine_command
 from client.commands.serving import serve_command
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ _add("export", export_command, "export --dicom PACS --site site.yaml --out share
 _add("inspect", inspect_command, "inspect store")
 _add("phantom", phantom_command, "phantom --patients 20 --site-style north --out hospital")
 _add("ingest", ingest_command, "ingest --dicom export --reports reports.csv --site site.yaml")
+_add("quarantine", quarantine_command, "quarantine --dicom export --reports reports.csv --site site.yaml")
 _add("serve", serve_command, "serve site.yaml")
 
 

@@ -13,19 +13,21 @@ def files_below(root: Path) -> Iterator[Path]:
 
     Left out: links, and names that begin with a dot (what a copy in progress, or a desktop, leaves behind).
     """
-    try:
-        with os.scandir(root) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:
-        yield root
-        return
-    for entry in entries:
-        if entry.name.startswith(".") or entry.is_symlink():
+    waiting = [(root, True)]
+    while waiting:
+        path, folder = waiting.pop()
+        if not folder:
+            yield path
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from files_below(Path(entry.path))
-        else:
-            yield Path(entry.path)
+        try:
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: entry.name, reverse=True)
+        except OSError:
+            yield path
+            continue
+        for entry in entries:
+            if not (entry.name.startswith(".") or entry.is_symlink()):
+                waiting.append((Path(entry.path), entry.is_dir(follow_symlinks=False)))
 
 
 def item_name(path: Path) -> str:

@@ -114,7 +114,8 @@ class StoreWriter:
             "split_salt": split_salt,
         }
         try:
-            (self.path / "images").mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o750, parents=True, exist_ok=True)  # others have no business in it
+            (self.path / "images").mkdir(mode=0o750, exist_ok=True)
         except OSError as error:
             raise write_failure(error, self.path) from None
         self._lock(wait_seconds)

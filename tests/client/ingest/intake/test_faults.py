@@ -153,6 +153,22 @@ def test_the_summary_is_one_object_and_names_nothing(hospital: Hospital, tmp_pat
     assert "Example" in subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, cwd=ROOT).stdout
 
 
+def test_the_quarantine_can_be_read_by_name(hospital: Hospital, tmp_path: Path) -> None:
+    yaml = site_folder(tmp_path / "site")
+    dicom = tmp_path / "dicom"
+    dicom.mkdir()
+    (dicom / "letter.txt").write_text("not an image")
+    reports = tmp_path / "reports.csv"
+    reports.write_text("accession,text\nA77,Whose?\n")
+    ingest(yaml, dicom, "--reports", str(reports))
+    command = [sys.executable, "-m", "client.cli", "quarantine", "--dicom", dicom, "--site", yaml, "--json"]
+    said = json.loads(subprocess.run(command, capture_output=True, cwd=ROOT).stdout)
+    assert said == {"named": {"not_dicom": [str(dicom / "letter.txt")]}, "unnamed": {"report_unmatched": 1}}
+    command = [*command[:-1], "--reports", reports]
+    plain = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
+    assert "reports.csv, A77" in plain and "letter.txt" in plain
+
+
 def test_a_folder_that_grows_is_watched(hospital: Hospital, tmp_path: Path) -> None:
     yaml = site_folder(tmp_path / "site")
     dicom = tmp_path / "dicom"

@@ -21,6 +21,7 @@ from client.ingest.pseudonym import Pseudonyms
 from client.ingest.reading import ReadConfig
 from client.ingest.reports import ReportsConfig
 from client.ingest.siteindex import IndexFileError
+from client.ingest.walk import files_below
 from client.ingest.writer import StoreWriter
 from models.config import ConfigError, build
 from models.studies.pairing import PairingRules
@@ -389,3 +390,28 @@ def test_the_pairing_of_the_site_is_in_the_store(site: Site) -> None:
 
 def test_every_code_has_its_advice() -> None:
     assert set(ADVICE) == set(Reason)
+
+
+def test_folders_of_any_depth_in_one_order(tmp_path: Path) -> None:
+    deep = tmp_path
+    names = []
+    for _ in range(300):
+        (deep / "b").write_text("")
+        names.append(deep / "b")
+        deep = deep / "a"
+        deep.mkdir()
+    assert list(files_below(tmp_path)) == names[::-1]
+
+
+@pytest.mark.real
+def test_every_real_file_is_taken_in_or_refused_by_a_code(dev_data: Path, site: Site) -> None:
+    """The whole folder of odd files: each is accepted, there already, or quarantined; no child dies."""
+    folder = dev_data / "dicom"
+    summary = site.ingest(dicom=folder, workers=2)
+    files = sum(1 for _ in files_below(folder))
+    print(summary)
+    assert summary.accepted + summary.duplicate + sum(summary.quarantined.values()) == files
+    assert summary.accepted >= 15 and summary.replaced == 0
+    assert not {"unexpected", "crashed", "time_limit", "memory_limit"} & set(summary.quarantined)
+    again = site.ingest(dicom=folder)
+    assert (again.accepted, again.quarantined) == (0, summary.quarantined)
