@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,9 +14,14 @@ from models.studies.schema import COLUMNS, LABEL_PREFIX, Label, table_schema
 
 Row = dict[str, Any]
 
+PART = 8192
+"""Most rows of a part."""
 
-def fold(rows: Sequence[Row], findings: tuple[str, ...], pairing: PairingRules | None = None) -> pa.Table:
-    """The store's table from ``rows``, in their order.
+
+def fold(rows: Iterable[Row], findings: tuple[str, ...], pairing: PairingRules | None = None) -> Iterator[pa.Table]:
+    """The store's table from ``rows``, in their order, in parts of at most ``PART`` rows.
+
+    ``rows`` is gone through three times; only what orders the studies of a patient is held of all rows at once.
 
     ``day`` and ``order`` of a row come on any origin of the patient. Here ``day`` is shifted so that the
     patient's first study is day 0, ``order`` becomes a dense rank, ``prior`` is the study that
@@ -24,18 +30,19 @@ def fold(rows: Sequence[Row], findings: tuple[str, ...], pairing: PairingRules |
     timeline = _timelines(rows)
     priors = _priors(rows, timeline, pairing)
     schema = table_schema(findings)
-    columns: dict[str, list[Any]] = {}
-    for name in schema.names:
-        if name == "prior":
-            columns[name] = [priors.get(row["image"]) for row in rows]
-        elif name in ("day", "order"):
-            columns[name] = [timeline[row["patient"], row["study"]][name] for row in rows]
-        elif name in COLUMNS:
-            columns[name] = [row.get(name) for row in rows]
-        else:
-            blank = int(Label.UNMENTIONED)
-            columns[name] = [row.get(name, blank) for row in rows]
-    return pa.table(columns, schema=schema)
+    every = iter(rows)
+    while part := list(itertools.islice(every, PART)):
+        yield pa.table({name: _column(name, part, timeline, priors) for name in schema.names}, schema=schema)
+
+
+def _column(name: str, rows: list[Row], timeline: dict[tuple[str, str], Row], priors: dict[str, str]) -> list[Any]:
+    if name == "prior":
+        return [priors.get(row["image"]) for row in rows]
+    if name in ("day", "order"):
+        return [timeline[row["patient"], row["study"]][name] for row in rows]
+    if name in COLUMNS:
+        return [row.get(name) for row in rows]
+    return [row.get(name, int(Label.UNMENTIONED)) for row in rows]
 
 
 def free_findings(rows: Sequence[Row]) -> set[str]:
@@ -43,17 +50,17 @@ def free_findings(rows: Sequence[Row]) -> set[str]:
     return {name.removeprefix(LABEL_PREFIX) for row in rows for name in row if name.startswith(LABEL_PREFIX)}
 
 
-def _priors(rows: Sequence[Row], timeline: dict[tuple[str, str], Row], pairing: PairingRules | None) -> dict[str, str]:
+def _priors(rows: Iterable[Row], timeline: dict[tuple[str, str], Row], pairing: PairingRules | None) -> dict[str, str]:
     """Study of the prior, by image."""
-    sightings = [
+    sightings = (
         Sighting(row["patient"], row["study"], row["image"], row.get("view", "UNKNOWN"), place["day"], place["order"])
         for row in rows
         for place in (timeline[row["patient"], row["study"]],)
-    ]
+    )
     return {link.current.image: link.prior.study for link in pair(sightings, pairing)}
 
 
-def _timelines(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+def _timelines(rows: Iterable[Row]) -> dict[tuple[str, str], Row]:
     """For every (patient, study): its day, order and prior."""
     patients: dict[str, dict[str, Row]] = defaultdict(dict)
     for row in rows:

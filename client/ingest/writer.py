@@ -21,13 +21,14 @@ import json
 import os
 import time
 import zlib
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from client.ingest.codes import Reason
@@ -39,7 +40,7 @@ from client.ingest.rows import RowError, check_pixels, check_row, check_text
 from client.ingest.shards import Shards
 from models.config import config_hash, to_plain
 from models.studies.pairing import PairingRules
-from models.studies.schema import CHEXPERT, SCHEMA_VERSION, label_column
+from models.studies.schema import CHEXPERT, SCHEMA_VERSION, label_column, table_schema
 
 __all__ = [
     "RowError",
@@ -255,62 +256,49 @@ class StoreWriter:
             StoreWriteError: the disk is full or read-only; the previous table, if any, is still whole.
         """
         self.sync()
-        header, rows, pixels = self._committed()
+        rows = _Standing(self._journal)
         findings = (*CHEXPERT, *sorted(self._findings))
-        table = fold(rows, findings, self._pairing)
+        counts: Counter[str] = Counter(images=0, pairs=0, shards=0)
+        sources: Counter[str] = Counter()
+        pixels = hashlib.sha256()
         temporary = self.path / ".studies.parquet.tmp"
         try:
-            with open(temporary, "wb", opener=private) as file:
-                pq.write_table(table, file, compression="zstd")
+            with (
+                open(temporary, "wb", opener=private) as file,
+                pq.ParquetWriter(file, table_schema(findings), compression="zstd") as table,
+            ):
+                for part in fold(rows, findings, self._pairing):
+                    table.write_table(part)
+                    counts["images"] += len(part)
+                    counts["pairs"] += len(part) - part["prior"].null_count
+                    counts["shards"] = max(counts["shards"], 1 + pc.max(part["shard"]).as_py())
+                    sources.update(part["source"].to_pylist())
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise write_failure(error, self.path / "studies.parquet") from None
-        parquet = temporary.read_bytes()
+        for row in rows:
+            pixels.update(self._images[row["image"]].pixels.to_bytes(4, "big"))
+        with open(temporary, "rb") as file:
+            parquet = hashlib.file_digest(file, "sha256")
+        header = rows.header
         about = {
             "schema_version": SCHEMA_VERSION,
-            "counts": {
-                "images": len(rows),
-                "studies": len({row["study"] for row in rows}),
-                "patients": len({row["patient"] for row in rows}),
-                "pairs": len(rows) - table["prior"].null_count,
-                "shards": 1 + max((row["shard"] for row in rows), default=-1),
-            },
-            "sources": {s: sum(row["source"] == s for row in rows) for s in sorted({r["source"] for r in rows})},
+            "counts": {**counts, "studies": rows.studies, "patients": rows.patients},
+            "sources": dict(sorted(sources.items())),
             "findings": list(findings),
             "short_side": header["short_side"],
             "preprocessing": header["preprocessing"],
             "preprocessing_hash": config_hash(header["preprocessing"]),
             "pairing": to_plain(self._pairing),
             "split_salt": header["split_salt"],
-            "table_sha256": hashlib.sha256(parquet).hexdigest(),
-            "pixels_sha256": pixels,  # over the CRC-32 of every image, in order
+            "table_sha256": parquet.hexdigest(),
+            "pixels_sha256": pixels.hexdigest(),  # over the CRC-32 of every image, in order
         }
         # The table goes first: a reader that finds it beside the old store.json sees that the two do not
         # match.
         self._publish(temporary, "studies.parquet")
         self._replace("store.json", json.dumps(about, indent=1, sort_keys=True).encode() + b"\n")
         return about
-
-    def _committed(self) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
-        """(header, rows that stand, hash over the check sums of their pixels)."""
-        header: dict[str, Any] = {}
-        rows: dict[str, dict[str, Any]] = {}
-        texts: dict[str, dict[str, Any]] = {}
-        for _, _, line in self._journal.lines():
-            if "store" in line:
-                header = line["store"]
-            elif "image" in line:
-                rows[line["image"]] = line
-            elif "withdrawn" in line:
-                del rows[line["withdrawn"]]
-            elif "text" in line:
-                texts[line["text"]] = {"findings": line["findings"], "impression": line["impression"]}
-        pixels = hashlib.sha256()
-        for row in rows.values():
-            pixels.update(row.pop("crc").to_bytes(4, "big"))
-            del row["row"]
-            row.update(texts.get(row["study"], {}))
-        return header, list(rows.values()), pixels.hexdigest()
 
     def _changed(self) -> None:
         self._unsynced += 1
@@ -436,6 +424,44 @@ class StoreWriter:
             temporary.unlink(missing_ok=True)
             raise write_failure(error, self.path / name) from None
         self._publish(temporary, name)
+
+
+class _Standing:
+    """The rows that stand, with their texts, in the order of the journal; read from it each time they are gone through,
+    so that a large store needs little memory.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.header: dict[str, Any] = {}
+        self._journal = journal
+        self._rows: dict[str, int] = {}  # image -> where its line begins
+        self._texts: dict[str, int] = {}  # study -> likewise
+        studies, patients = set(), set()
+        for position, _, line in journal.lines():
+            if "store" in line:
+                self.header = line["store"]
+            elif "image" in line:
+                self._rows[line["image"]] = position
+            elif "withdrawn" in line:
+                del self._rows[line["withdrawn"]]
+            elif "text" in line:
+                self._texts[line["text"]] = position
+        for row in self:
+            studies.add(row["study"])
+            patients.add(row["patient"])
+        self.studies, self.patients = len(studies), len(patients)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with open(self._journal.path, "rb") as lines, open(self._journal.path, "rb") as others:
+            for position in self._rows.values():
+                lines.seek(position)
+                row = json.loads(lines.readline())
+                del row["crc"], row["row"]
+                if row["study"] in self._texts:
+                    others.seek(self._texts[row["study"]])
+                    text = json.loads(others.readline())
+                    row |= {"findings": text["findings"], "impression": text["impression"]}
+                yield row
 
 
 def _same_header(stored: dict[str, Any], given: dict[str, Any]) -> None:

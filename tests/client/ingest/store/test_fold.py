@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,8 @@ from models.studies.schema import CHEXPERT, Label
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return fold([{"image": str(i), "view": "PA", **row} for i, row in enumerate(rows)], CHEXPERT).to_pylist()
+    named = [{"image": str(i), "view": "PA", **row} for i, row in enumerate(rows)]
+    return pa.concat_tables(fold(named, CHEXPERT)).to_pylist()
 
 
 def placed(rows: list[dict[str, Any]]) -> list[tuple[int | None, int | None, str | None]]:
@@ -78,7 +80,7 @@ def test_a_prior_has_a_compatible_view_and_is_not_too_old() -> None:
     named = [{"image": str(i), **row} for i, row in enumerate(rows)]
 
     def priors(rules: PairingRules | None) -> list[str | None]:
-        return fold(named, CHEXPERT, rules)["prior"].to_pylist()
+        return pa.concat_tables(fold(named, CHEXPERT, rules))["prior"].to_pylist()
 
     assert priors(None) == [None, None, "a", "b"]
     assert priors(PairingRules(max_gap_days=100)) == [None, None, "a", None]
