@@ -50,19 +50,22 @@ def ingest_command(
     from client.ingest.siteindex import IndexFileError
     from client.ingest.watching import watch_folder
     from client.site_config import load_site
-    from models.config import ConfigError
+    from models.config import ConfigError, build, to_plain
 
     stop = threading.Event()
     try:
         cfg = load_site(site)
         count = cfg.workers if workers is None else workers
-        settings = Settings(
-            source=cfg.name,
-            reading=cfg.reading,
-            reports=cfg.reports,
-            pairing=cfg.pairing,
-            workers=count,
-            wait_seconds=wait,
+        settings = build(
+            Settings,
+            {
+                "source": cfg.name,
+                "reading": to_plain(cfg.reading),
+                "reports": to_plain(cfg.reports),
+                "pairing": to_plain(cfg.pairing),
+                "workers": count,
+                "wait_seconds": wait,
+            },
         )
         place = store or cfg.store
         index = cfg.index

@@ -64,6 +64,8 @@ class Settings:
     def check(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"workers {self.workers}: give 0 for one a core, or a number of processes")
+        if not self.reading.digest:
+            raise ConfigError("reading.digest false: a store tells copies of a file apart by it; leave it at true")
 
 
 @dataclass

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from client.ingest.codes import ADVICE, Reason
-from client.ingest.intake import Summary
+from client.ingest.intake import Settings, Summary
 from client.ingest.journal import StoreWriteError
 from client.ingest.pseudonym import Pseudonyms
 from client.ingest.reading import ReadConfig
@@ -340,6 +340,12 @@ def test_folders_that_make_no_sense_are_refused(site: Site, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="reports"):
         site.index = tmp_path / "index"
         site.ingest(tmp_path / "nowhere.csv")
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for values, word in (({"workers": -1}, "workers"), ({"reading": {"digest": False}}, "digest")):
+        with pytest.raises(ConfigError, match=word):
+            build(Settings, {"source": "north", **values})
 
 
 def test_two_ingests_at_once(site: Site) -> None:
