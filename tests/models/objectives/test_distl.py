@@ -1,0 +1,501 @@
+"""Pieces of self-training distillation from their definitions; its settings; what it says when something is wrong.
+
+The step as a whole is held against its literal twin in ``test_distl_step.py``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models.config import ConfigError, build
+from models.loop import LoopConfig, NonFiniteLoss, train
+from models.model import ModelConfig, furnish, initial_model
+from models.objectives import Schedule
+from models.objectives._distl_heads import PrototypeHead, class_head
+from models.objectives._distl_loss import centred, koleo, pairs, sinkhorn, view_loss
+from models.objectives._distl_order import Correction, arrange
+from models.objectives._distl_watch import Watch
+from models.objectives.distl import Config
+from models.registry import configure
+from models.studies.schema import Label
+from models.studies.store import Store
+from models.studies.views import ViewError
+from tests.world import FINDINGS, write_store
+
+CPU = torch.device("cpu")
+SMALL = {
+    "name": "distl",
+    "findings": FINDINGS,
+    "size": 32,
+    "local_size": 16,
+    "local_crops": 3,
+    "prototypes": 48,
+    "prototype_hidden": 24,
+    "bottleneck": 12,
+    "head_hidden": [16],
+}
+VISION = {"name": "vit", "image_size": 32, "patch": 8, "width": 32, "depth": 2, "heads": 2}
+LOCAL = {"epochs": 1, "batch_size": 8, "lr": 1e-3}
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+# -- losses ------------------------------------------------------------------------------------------------------------
+
+
+def literal_view_loss(student, targets, temperature: float) -> float:
+    """Every pair, every film, every prototype."""
+    V, B, K = student.shape
+    total, terms = 0.0, 0
+    for i in range(len(targets)):
+        for j in range(V):
+            if i == j:
+                continue
+            terms += 1
+            for b in range(B):
+                z = [student[j, b, k].item() / temperature for k in range(K)]
+                top = max(z)
+                log_sum = top + math.log(sum(math.exp(x - top) for x in z))
+                total -= sum(targets[i, b, k].item() * (z[k] - log_sum) for k in range(K)) / B
+    return total / terms
+
+
+@pytest.mark.parametrize("cuts", [[(0, 6)], [(0, 2), (2, 6)], [(0, 1), (1, 3), (3, 6)]])
+def test_the_view_loss_is_the_mean_over_all_pairs_whatever_the_chunks(cuts):
+    student, targets = random(6, 3, 7), random(2, 3, 7, seed=1).softmax(-1)
+    parts = [view_loss(student[a:b], targets, 0.1, a, 6) for a, b in cuts]
+    assert sum(parts).item() == pytest.approx(literal_view_loss(student, targets, 0.1), rel=1e-12)
+    assert (pairs(10), pairs(2), pairs(6)) == (18, 2, 10)
+
+
+def test_the_view_loss_of_half_precision_logits_is_computed_in_single():
+    student, targets = random(4, 2, 5000) * 0.3, random(2, 2, 5000, seed=1).softmax(-1)
+    rounded = student.to(torch.bfloat16)
+    want = view_loss(rounded.double(), targets, 0.1, 0, 4).item()
+    assert view_loss(rounded, targets.float(), 0.1, 0, 4).item() == pytest.approx(want, rel=1e-5)
+
+
+def test_sinkhorn_is_the_plain_alternation_and_balances_prototypes():
+    logits = random(12, 5)
+    Q = np.exp(logits.numpy().T / 0.3)
+    Q /= Q.sum()
+    for _ in range(3):
+        Q = Q / Q.sum(axis=1, keepdims=True) / 5
+        Q = Q / Q.sum(axis=0, keepdims=True) / 12
+    np.testing.assert_allclose(sinkhorn(logits, 0.3).numpy(), (Q * 12).T, rtol=1e-10)
+    long = sinkhorn(logits, 0.3, rounds=200)
+    torch.testing.assert_close(long.sum(dim=1), torch.ones(12, dtype=torch.float64))
+    torch.testing.assert_close(long.sum(dim=0), torch.full((5,), 12 / 5, dtype=torch.float64), rtol=1e-6, atol=0)
+    assert torch.isfinite(sinkhorn(1000 * logits, 0.04)).all()
+    plain = centred(logits, torch.zeros(5, dtype=torch.float64), 0.3)
+    assert (plain.sum(dim=0) - 12 / 5).abs().max() > 0.3  # the control
+
+
+def test_koleo_is_minus_the_mean_log_distance_to_the_nearest_neighbour():
+    x = random(9, 4)
+    unit = (x / x.norm(dim=1, keepdim=True)).numpy()
+    want = 0.0
+    for i in range(9):
+        want -= math.log(min(np.linalg.norm(unit[i] - unit[j]) for j in range(9) if j != i) + 1e-8) / 9
+    assert koleo(x).item() == pytest.approx(want, rel=1e-9)
+    assert koleo(x[:1]).item() == 0.0
+    spread = x.clone().requires_grad_()
+    koleo(spread).backward()
+    assert koleo(x - 0.05 * spread.grad).item() < koleo(x).item()
+
+
+def test_unit_prototypes_are_weight_normalisation_with_a_gain_of_one():
+    torch.manual_seed(0)
+    head = PrototypeHead(6, 8, 5, 11, unit=True).double()
+    twin = nn.utils.parametrizations.weight_norm(nn.Linear(5, 11, bias=False).double(), dim=0)
+    with torch.no_grad():
+        twin.parametrizations.weight.original0.fill_(1)
+        twin.parametrizations.weight.original1.copy_(head.prototypes)
+    x = random(7, 6)
+    want = twin(F.normalize(head.mlp(x), dim=-1))
+    torch.testing.assert_close(head(x), want, rtol=0, atol=1e-12)
+    pull = random(7, 11, seed=3)
+    (head(x) * pull).sum().backward()
+    found = head.prototypes.grad.clone()
+    (want * pull).sum().backward()
+    torch.testing.assert_close(found, twin.parametrizations.weight.original1.grad, rtol=0, atol=1e-12)
+    assert (head(x) ** 2).max() <= 1 + 1e-9
+    plain = PrototypeHead(6, 8, 5, 11, unit=False).double()
+    plain.load_state_dict(head.state_dict())
+    torch.testing.assert_close(plain(x), F.normalize(plain.mlp(x), dim=-1) @ plain.prototypes.T)
+
+
+def test_frozen_prototypes_give_the_same_logits_and_no_gradient():
+    head = PrototypeHead(6, 8, 5, 11, unit=True).double()
+    x = random(7, 6)
+    torch.testing.assert_close(head(x, frozen=True), head(x), rtol=0, atol=0)
+    head(x, frozen=True).square().sum().backward()
+    assert head.prototypes.grad is None and head.mlp[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("hidden", [(), (5,), (5, 4)])
+def test_the_class_head_is_layers_with_relu_between(hidden):
+    head = class_head(6, hidden, 2)
+    assert [m.out_features for m in head if isinstance(m, nn.Linear)] == [*hidden, 2]
+    assert isinstance(head[-1], nn.Linear) and sum(isinstance(m, nn.ReLU) for m in head) == len(hidden)
+
+
+# -- when labelled films are shown ---------------------------------------------------------------------------------------
+
+
+class Films:
+    def __init__(self, labelled: int, unlabelled: int) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+
+def batches(labelled: int, unlabelled: int, correction: dict, number=1, rounds=1, weights=None, **local):
+    cfg = build(LoopConfig, {**LOCAL, **local})
+    g = torch.Generator().manual_seed(number)
+    schedule = Schedule(number, rounds, 0, 1)
+    return arrange(Films(labelled, unlabelled), cfg, build(Correction, correction), weights, schedule, g)
+
+
+def split(order, labelled):
+    shown = [(at, c.tolist()) for at, c in order.batches]
+    return [x for x in shown if x[1][0] >= labelled], [x for x in shown if x[1][0] < labelled]
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("burst", ["batch", "pass"])
+@pytest.mark.parametrize(("labelled", "unlabelled"), [(20, 160), (3, 40), (50, 16)])
+def test_the_ratio_of_labelled_to_unlabelled_films_holds_at_any_size(ratio, burst, labelled, unlabelled):
+    shown = {True: 0, False: 0}
+    for number in range(1, 6):
+        order = batches(labelled, unlabelled, {"ratio": ratio, "burst": burst}, number, 5)
+        for own, truth in zip(split(order, labelled), (False, True)):
+            shown[truth] += sum(len(c) for _, c in own)
+    unit = labelled if burst == "pass" else min(8, labelled)
+    assert shown[False] == 5 * math.ceil(unlabelled / 8) * 8
+    assert ratio * shown[False] - unit <= shown[True] <= ratio * shown[False]
+
+
+@pytest.mark.parametrize(
+    ("every", "least", "when"),
+    [(4, 1, [4, 8, 12, 16]), (50, 1, [10]), (50, 3, [5, 10, 15]), (50, 0, []), (9, 1, [9, 18])],
+)
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_passes_come_at_their_period_and_none_at_the_start(every, least, when, rounds):
+    """In a phase of 20 steps, as one round or as two."""
+    whole, steps = [], 20 // rounds
+    for number in range(1, rounds + 1):
+        order = batches(
+            11, 40, {"ratio": None, "every": every, "least": least}, number, rounds, steps=steps, epochs=None
+        )
+        whole += [((number - 1) * steps + at, c) for at, c in split(order, 11)[1]]
+    assert sorted({at for at, _ in whole}) == when
+    for at in when:  # a whole pass: every labelled film once, the last batch smaller
+        own = [c for step, c in whole if step == at]
+        assert [len(c) for c in own] == [8, 3] and sorted(i for c in own for i in c) == list(range(11))
+
+
+def test_every_pass_has_its_own_order():
+    order = batches(8, 400, {"ratio": 1.0})
+    passes = [tuple(c) for _, c in split(order, 8)[1]]
+    assert len(passes) == 50 and len(set(passes)) == 50 and {tuple(sorted(p)) for p in passes} == {tuple(range(8))}
+
+
+def test_no_unlabelled_film_twice_before_each_came_once_and_small_sites_have_small_batches():
+    order = batches(0, 20, {"ratio": 1.0}, epochs=2)
+    flat = [i for _, c in order.batches for i in c.tolist()]
+    assert order.steps == 5 and sorted(flat[:20]) == list(range(20))
+    tiny = batches(2, 5, {"ratio": 1.0}, epochs=3)
+    assert {len(c) for _, c in split(tiny, 2)[0]} == {5} and {len(c) for _, c in split(tiny, 2)[1]} == {2}
+    assert all(len(set(c.tolist())) == len(c) for _, c in tiny.batches)
+
+
+def test_without_correction_or_without_labels_none_is_shown_and_with_labels_alone_they_count():
+    assert split(batches(9, 40, {"ratio": None}), 9)[1] == []
+    assert split(batches(0, 40, {"ratio": 2.0}), 0)[1] == []
+    order = batches(20, 0, {"ratio": 2.0})
+    assert order.steps == 3 and [at for at, _ in order.batches] == [0, 1, 2]
+
+
+def test_weights_draw_the_rare_answer_more_often():
+    weights = torch.tensor([10.0] + [0.1] * 19, dtype=torch.float64)
+    shown = [i for _, c in split(batches(20, 800, {"ratio": 1.0}, weights=weights), 20)[1] for i in c]
+    assert shown.count(0) / len(shown) == pytest.approx(10 / 11.9, abs=0.05)
+
+
+# -- what it says of its pseudo-labels -------------------------------------------------------------------------------------
+
+
+class Seen:
+    """A view of ``present`` and ``absent`` labelled films, one a patient, and 50 unlabelled ones."""
+
+    def __init__(self, present: int, absent: int, people: int = 50) -> None:
+        self.labelled = present + absent
+        answers = [[Label.PRESENT]] * present + [[Label.ABSENT]] * absent + [[Label.UNMENTIONED]] * 50
+        self.labels = np.array(answers, dtype=np.int8).reshape(-1, 1)
+        self.patients = np.concatenate([np.arange(self.labelled), 1000 + np.arange(50) % people])
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def notes(pseudo, view=None, tolerance=0.01, min_cell=5):
+    watch = Watch(("Edema",), tolerance)
+    for part in torch.as_tensor(pseudo, dtype=torch.float32).view(-1, 1).split(7):
+        watch.see(part)
+    return {n.metric: n for n in watch.notes(view or Seen(10, 10), min_cell)}
+
+
+@pytest.mark.parametrize(
+    ("pseudo", "view", "collapsed"),
+    [
+        (np.linspace(0.05, 0.95, 100), Seen(10, 10), False),
+        (np.full(100, 0.7), Seen(10, 10), True),  # one answer for all
+        (np.full(100, 1e-7), Seen(10, 10), True),
+        (np.linspace(0.9, 0.999, 200), Seen(10, 10), True),  # all on one side, and neither answer is rare
+        (np.linspace(0.9, 0.999, 200), Seen(0, 0), True),
+        (np.linspace(0.0001, 0.3, 200), Seen(2, 198), False),  # a rare finding
+        (np.linspace(0.0001, 0.3, 200), Seen(60, 140), True),
+        (np.r_[np.full(90, 0.001), np.full(10, 0.98)], Seen(10, 90), False),
+    ],
+)
+def test_collapse_is_told_from_a_rare_finding(pseudo, view, collapsed):
+    found = notes(pseudo, view)
+    assert ("pseudo_collapsed" in found) is collapsed
+    assert found["pseudo_mean"].value == pytest.approx(np.mean(pseudo), abs=1e-5)
+    assert found["pseudo_present"].value == pytest.approx(np.mean(np.asarray(pseudo) > 0.5))
+    assert found["pseudo_mean"].n == len(pseudo) and found["pseudo_mean"].finding == "Edema"
+    assert "pseudo_collapsed" not in notes(pseudo, view, tolerance=0.0)
+
+
+def test_nothing_is_said_of_a_handful_of_patients():
+    assert "pseudo_mean" in notes(np.linspace(0, 1, 50), Seen(10, 10, people=5))
+    assert "pseudo_mean" not in notes(np.linspace(0, 1, 50), Seen(10, 10, people=4))
+
+
+def test_zero_and_a_few_patients_of_a_class_read_alike():
+    none, few = (notes(np.linspace(0, 1, 50), Seen(n, 20))["labels_of_one_class"] for n in (0, 4))
+    assert none == few and none.n is None and none.positives is None
+    assert "labels_of_one_class" not in notes(np.linspace(0, 1, 50), Seen(5, 20))
+    assert "labels_of_one_class" not in notes(np.linspace(0, 1, 50), Seen(0, 0))
+
+
+# -- whole rounds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    made = Store.open(write_store(tmp_path_factory.mktemp("s") / "store", patients=30, sources=("a",)))
+    return made.without_labels(np.arange(12, len(made)))
+
+
+def play(store, rows=None, rounds=1, local=None, vision=None, seed=0, **changes):
+    """Train some rounds on ``store``; the model, the objective's last notes and the losses of each round."""
+    cfg = build(LoopConfig, {**LOCAL, **(local or {})})
+    objective = configure("models.objectives", {**SMALL, **changes})
+    model = initial_model(build(ModelConfig, {"vision": {**VISION, **(vision or {})}}), [objective.build()], seed)
+    furnish(model, objective.build(), seed)
+    view = objective.build().open(store, np.arange(len(store)) if rows is None else rows)
+    done = [
+        train(model, objective.build(), view, cfg, round=r, rounds=rounds, seed=seed, names=("x", r, "a"), device=CPU,
+              fresh=r == 1)
+        for r in range(1, rounds + 1)
+    ]  # fmt: skip
+    return model, done
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"targets": "sinkhorn"},
+        {"targets": "fixed"},
+        {"koleo": 0.1},
+        {"unit_prototypes": False},
+        {"micro_batch": 3},
+        {"balance": True},
+        {"ssl_weight": 0.0},
+        {"ssl_weight": 1.0},
+        {"ssl_until": 0.5},
+        {"local_crops": 0},
+        {"correction": {"ratio": None}},
+        {"correction": {"ratio": None, "every": 2}},
+        {"teacher": "derived"},
+        {"prototypes_travel": True},
+        {"head_hidden": []},
+        {"teacher_temperature_start": 0.02, "teacher_temperature_rise": 0.3},
+        {"stage": "initial"},
+        {"stage": "initial", "teacher": "none"},
+    ],
+    ids=str,
+)
+def test_every_option_trains(store, changes):
+    model, done = play(store, rounds=2, **changes)
+    assert all(math.isfinite(v) for d in done for v in d.losses.values())
+    assert all(torch.isfinite(t).all() for t in model.state().values())
+    names = set().union(*(d.losses for d in done))
+    if changes.get("stage") == "initial":
+        assert names == {"label_loss"} and done[0].items == 12
+        return
+    assert ("view_loss" in names) is (changes.get("ssl_weight") != 0.0)
+    assert ("pseudo_loss" in names) is (changes.get("ssl_weight") != 1.0)
+    assert ("koleo_loss" in names) is ("koleo" in changes)
+    centre = model.site["centre"].mean.abs().max() if "centre" in model.site else None
+    if changes.get("targets") in ("sinkhorn", "fixed"):
+        assert centre == 0
+    elif centre is not None:
+        assert centre > 0
+
+
+@pytest.mark.parametrize("vision", [{"channels": 3}, {"drop_path": 0.3}, {"pool": "mean"}, {"positions": "learned"},
+                                    {"name": "resnet50", "patch": None, "base": 8}])  # fmt: skip
+def test_every_tower_trains(store, vision):
+    if vision.get("name") == "resnet50":
+        cfg = {"name": "resnet50", "image_size": 32, "base": 8}
+        objective = configure("models.objectives", SMALL)
+        model = initial_model(build(ModelConfig, {"vision": cfg}), [objective.build()], 0)
+        furnish(model, objective.build(), 0)
+        before = model.site["teacher"]["vision"].bn1.running_mean.clone()
+        view = objective.build().open(store, np.arange(len(store)))
+        train(model, objective.build(), view, build(LoopConfig, LOCAL), round=1, rounds=1, seed=0, names=("x",),
+              device=CPU)  # fmt: skip
+        assert not torch.equal(model.site["teacher"]["vision"].bn1.running_mean, before)  # statistics follow as well
+        return
+    model, done = play(store, vision=vision)
+    assert math.isfinite(done[0].losses["view_loss"])
+    assert not model.site["teacher"].training
+
+
+def test_the_same_seed_gives_the_same_student_and_teacher(store):
+    one, two, other = (play(store, seed=s)[0] for s in (1, 1, 2))
+    state = lambda m: m.state(m.components())
+    assert all(torch.equal(v, state(two)[n]) for n, v in state(one).items())
+    assert not torch.equal(one.vision.norm.weight, other.vision.norm.weight)
+
+
+def test_micro_batches_change_memory_and_not_the_step(store):
+    """With drop-path off the halves add up to the whole."""
+    whole, halves = (play(store, local={"steps": 3, "epochs": None}, micro_batch=m)[0] for m in (0, 4))
+    for name, value in whole.state().items():
+        torch.testing.assert_close(halves.state()[name], value, rtol=0, atol=2e-4, msg=name)
+
+
+def test_bfloat16_follows_single_precision(store):
+    exact, half = (play(store, local={"precision": p, "steps": 6, "epochs": None}) for p in ("float32", "bfloat16"))
+    for name, value in exact[1][0].losses.items():
+        assert half[1][0].losses[name] == pytest.approx(value, rel=0.05), name
+    assert {t.dtype for t in half[0].state(half[0].components()).values()} == {torch.float32}
+
+
+def test_the_supervised_stage_learns_and_self_training_keeps_what_was_learnt(store):
+    from models.evaluation.diagnosis import probabilities
+    from models.evaluation.metrics import auroc
+    from models.objectives import held_out_view
+
+    full = Store.open(store.path)
+    test = np.arange(len(full) // 2, len(full))
+    seen = full.without_labels(test)
+    kinds = {"augmented": {"autocontrast": 0, "equalise": 0, "degrees": 3, "area": [0.9, 1.0]}, "head_hidden": []}
+    cfg = build(LoopConfig, {"epochs": 40, "batch_size": 8, "lr": 3e-3})
+    phases = [
+        configure("models.objectives", {**SMALL, **kinds, **c}) for c in ({"stage": "initial"}, {"momentum": 0.9})
+    ]
+    model = initial_model(build(ModelConfig, {"vision": VISION}), [p.build() for p in phases], 0)
+    scores = []
+    for number, phase in enumerate(phases):
+        furnish(model, phase.build(), 0)
+        view = phase.build().open(seen, np.arange(len(full)))
+        local = cfg if number == 0 else build(LoopConfig, {"epochs": 6, "batch_size": 8, "lr": 1e-3})
+        train(model, phase.build(), view, local, round=1, rounds=1, seed=0, names=(number,), device=CPU)
+        held = held_out_view(phase.build(), full, test)
+        p = probabilities(model, phase.build(), held, CPU)
+        teacher = probabilities(model, phase.build(), held, CPU, logits=phase.build().teacher_logits)
+        scores.append([np.mean([auroc(x[:, i], held.labels[:, i]) for i in range(2)]) for x in (p, teacher)])
+    (first, _), (student, teacher) = scores
+    assert first > 0.8 and student > first - 0.1 and teacher > 0.8
+
+
+# -- bad input -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_is_not_finite_begins_anew_from_the_student(store):
+    objective = configure("models.objectives", SMALL).build()
+    model = initial_model(build(ModelConfig, {"vision": VISION}), [objective], 0)
+    furnish(model, objective, 0)
+    with torch.no_grad():
+        model.site["teacher"]["vision"].norm.weight[0] = math.nan
+    view = objective.open(store, np.arange(len(store)))
+    done = train(model, objective, view, build(LoopConfig, LOCAL), round=2, rounds=3, seed=0, names=("x",), device=CPU,
+                 fresh=False)  # fmt: skip
+    assert [n.metric for n in done.notes if n.metric == "teacher_reset"] == ["teacher_reset"]
+    assert torch.isfinite(model.site["teacher"]["vision"].norm.weight).all()
+
+
+def test_a_student_that_diverges_ends_the_round(store):
+    with pytest.raises(NonFiniteLoss, match="loss is not finite"):
+        play(store, local={"lr": 1e38, "clip_norm": 0, "optimizer": "sgd", "steps": 4, "epochs": None})
+
+
+@pytest.mark.parametrize("stage", ["initial", "evolve"])
+def test_labels_of_one_class_are_refused_where_they_are_all_there_is(store, stage):
+    full = Store.open(store.path)
+    labels = full.labels(FINDINGS)
+    negative = np.flatnonzero((labels == Label.ABSENT).all(axis=1))
+    with pytest.raises(ViewError, match="same answer"):
+        configure("models.objectives", {**SMALL, "stage": stage}).build().open(full, negative)
+
+
+def test_labels_of_one_class_beside_unlabelled_films_are_not_trained_on(store):
+    full = Store.open(store.path)
+    labels = full.labels(FINDINGS)
+    positive = np.flatnonzero((labels == Label.PRESENT).all(axis=1))
+    mixed = full.without_labels(np.setdiff1d(np.arange(len(full)), positive))
+    _, done = play(mixed)
+    assert "label_loss" not in done[0].losses and "pseudo_loss" in done[0].losses
+    assert {n.finding for n in done[0].notes if n.metric == "labels_of_one_class"} == set(FINDINGS)
+    # One finding of one class, the other of both: corrections go on with the latter alone.
+    half = np.flatnonzero(labels[:, 0] == Label.PRESENT)
+    linear = {"head_hidden": [], "ssl_weight": 0.0, "alpha_peak": 0.0}
+    model, done = play(full.without_labels(np.setdiff1d(np.arange(len(full)), half)), **linear)
+    objective = configure("models.objectives", {**SMALL, **linear}).build()
+    start = initial_model(build(ModelConfig, {"vision": VISION}), [objective], 0)
+    moved = (model.heads["distl"][0].bias - start.heads["distl"][0].bias).abs()
+    assert "label_loss" in done[0].losses and moved[0] == 0 < moved[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"local_size": 64}, "local_size 64 and size 32: a local crop cannot be larger"),
+        ({"findings": []}, "findings: empty"),
+        ({"findings": ["Edema", "Edema"]}, "stands twice"),
+        ({"use": 4}, "use 4 and folds 3"),
+        ({"use": 0}, "use 0 and folds 3"),
+        ({"teacher": "none"}, "stage 'evolve' and teacher 'none'"),
+        ({"koleo": 0.1, "micro_batch": 2}, "koleo 0.1 and micro_batch 2"),
+        ({"ssl_weight": 1.5}, "ssl_weight 1.5"),
+        ({"student_temperature": 0}, "student_temperature 0"),
+        ({"teacher_temperature_start": 0.02}, "teacher_temperature_start 0.02"),
+        ({"targets": "sinkhorn", "teacher_temperature_start": 0.02, "teacher_temperature_rise": 0.1}, "sinkhorn"),
+        ({"prototypes": 0}, "prototypes 0"),
+        ({"momentum": 1.1}, "momentum 1.1"),
+        ({"head_hidden": [0]}, "head_hidden"),
+        ({"correction": {"ratio": 0.5, "every": 10}}, "ratio 0.5 and every 10"),
+        ({"correction": {"ratio": 0}}, "ratio 0"),
+        ({"correction": {"ratio": None, "every": 0}}, "every 0"),
+        ({"correction": {"least": -1}}, "least -1"),
+        ({"local_crops": -1}, "local_crops -1"),
+        ({"collapse": 0.7}, "collapse 0.7"),
+        ({"prototypes_travel": True, "ssl_weight": 0}, "prototypes_travel"),
+        ({"lamda": 0.5}, "lamda: unknown key"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
+        build(Config, {**SMALL, **changes})
