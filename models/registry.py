@@ -16,9 +16,11 @@ from models.config import ConfigError, build, unknown_key
 
 
 def names(package: str) -> list[str]:
-    """Plug-ins of ``package``, sorted; modules that start with an underscore are helpers, not plug-ins."""
-    path = importlib.import_module(package).__path__
-    return sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
+    """Plug-ins of ``package``, sorted. Modules that start with an underscore, or that the package lists in ``PARTS``,
+    are no plug-ins."""
+    folder = importlib.import_module(package)
+    found = {m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_")}
+    return sorted(found - set(getattr(folder, "PARTS", ())))
 
 
 def configure(package: str, values: Any) -> Any:

@@ -29,6 +29,7 @@ from models.studies.augment import AugmentConfig, to_float
 from models.studies.schema import Label, label_column
 from models.studies.store import Store
 from models.studies.views import Labelled, LabelledBatch
+from models.vision import encode
 
 
 @config
@@ -129,8 +130,9 @@ class Diagnosis:
             # In bfloat16 the warp's matrices would move films of 224 pixels by up to one.
             images = self.augment(to_float(batch.images))
         channels = model.vision.cfg.channels
-        logits = model.heads["diagnosis"](model.vision(images.expand(-1, channels, -1, -1)))
-        return {"bce_loss": masked_bce(logits.float(), batch.labels, self.cfg.label_smoothing)}
+        features, losses = encode(model.vision, images.expand(-1, channels, -1, -1))
+        logits = model.heads["diagnosis"](features)
+        return {"bce_loss": masked_bce(logits.float(), batch.labels, self.cfg.label_smoothing), **losses}
 
 
 def _small_linear(width: int, out: int) -> nn.Linear:

@@ -94,3 +94,15 @@ class LiteralACM(nn.Module):
         centred = x - mean
         gate, K, Q = self.mul_mod(mean), self.add_mod(centred), self.sub_mod(centred)
         return (x + K - Q) * gate, (K * Q).mean(1, keepdim=True)
+
+
+def ours_from_literal(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a ``LiteralACM`` (weights, or gradients) under the names and shapes of ``models.vision.acm.ACM``."""
+    gate = "mul_mod.feature_gen"
+    return {
+        "attend": torch.stack([state[f"{name}.map_gen.0.weight"].flatten() for name in ("add_mod", "sub_mod")]),
+        "squeeze_weight": state[f"{gate}.0.weight"].flatten(1),
+        "squeeze_bias": state[f"{gate}.0.bias"],
+        "excite_weight": state[f"{gate}.2.weight"].flatten(1),
+        "excite_bias": state[f"{gate}.2.bias"],
+    }
