@@ -17,6 +17,12 @@ def layout(x_BCHW: Tensor, groups: int) -> Planes | Pixels:
     return Pixels(x_BCHW, groups) if pixels else Planes(x_BCHW, groups)
 
 
+def _moments(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, by batch norm's own pass; ``torch.var_mean`` takes four times as long."""
+    zero = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
+    return torch.batch_norm_update_stats(x, zero, torch.ones_like(zero), 0.0)
+
+
 class Planes:
     """X as NCHW memory: every group of every image is one small matrix [D,N]."""
 
@@ -26,6 +32,17 @@ class Planes:
 
     def _matrices(self, x: Tensor) -> Tensor:
         return x.view(self.B * self.G, -1, self.N)
+
+    def mean(self, dtype: torch.dtype) -> Tensor:
+        """Over positions, [B,G,D]."""
+        return self.x.mean((2, 3), dtype=dtype).view(self.B, self.G, -1)
+
+    def moments(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean over positions [B,G,D]; mean and variance over images and positions [C]."""
+        planes = self.x.view(1, -1, *self.x.shape[2:])
+        mean_BC, var_BC = (t.view(self.B, -1) for t in _moments(planes, dtype))
+        var_C, mean_C = torch.var_mean(mean_BC, 0, correction=0)
+        return mean_BC.view(self.B, self.G, -1), mean_C, var_C + var_BC.mean(0)
 
     def score(self, vectors_BGRD: Tensor) -> Tensor:
         """Inner products of ``vectors`` with X at every position, [B,G,R,N]; B may be 1 in ``vectors``."""
@@ -85,6 +102,12 @@ class Pixels:
         wide = x_BCHW.is_cuda or x_BCHW.dtype in (torch.bfloat16, torch.float16)
         self.parts = 1 if wide else groups // math.gcd(groups, 8)
         self.matrix_BNC = self._matrix(x_BCHW)
+
+    def mean(self, dtype: torch.dtype) -> Tensor:
+        return self.matrix_BNC.sum(1, dtype=dtype).div_(self.matrix_BNC.shape[1]).view(self.B, self.G, -1)
+
+    def moments(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        return self.mean(dtype), *_moments(self.x, dtype)
 
     def _matrix(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).reshape(self.B, -1, x.shape[1])

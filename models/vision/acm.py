@@ -197,27 +197,22 @@ class _Compare(torch.autograd.Function):
         eps: float | None,
     ) -> tuple[Tensor, ...]:
         Z, small = layout(z, groups), _small_type(z)
-        zero, one = weight.new_zeros(weight.shape, dtype=small), weight.new_ones(weight.shape, dtype=small)
-        mean_C, var_C = (zero, one) if eps is None else torch.batch_norm_update_stats(z, zero, one, 0.0)
+        if eps is None:
+            mean, mean_C, var_C = Z.mean(small), torch.zeros_like(bias, dtype=small), torch.ones_like(bias, dtype=small)
+        else:
+            mean, mean_C, var_C = Z.moments(small)
         scale, shift, _ = _affine(weight, bias, mean_C, var_C, eps, groups)
-        w = (_by_group(attend, groups) * scale.unsqueeze(2)).to(z.dtype)
-        # A constant row beside the two, so that one product pools the mean too; a power of 2, exact in any type.
-        maps = Z.score(torch.cat([w, torch.zeros_like(w[:, :, :1])], 2)).softmax(-1, dtype=small)
-        positions, level = maps.shape[-1], _level(maps)
-        maps[:, :, :2] -= 1 / positions
-        maps[:, :, 2] = level
-        maps = maps.to(z.dtype)
-        pooled = Z.pool(maps).to(small)
+        maps = Z.score((_by_group(attend, groups) * scale.unsqueeze(2)).to(z.dtype)).softmax(-1, dtype=small)
         if small is z.dtype:
-            pooled[:, :, 2] /= level * positions
-        else:  # products round their sums to the input's type, which is too coarse for a mean far from 0
-            pooled[:, :, 2] = z.mean((2, 3), dtype=small).view(len(z), groups, -1)
-            pooled[:, :, :2] -= _excess(maps[:, :, :2], pooled[:, :, 2])
-        K, Q, mean = pooled.unbind(2)
-        difference, mean = scale * (K - Q), scale * mean + shift
-        hidden, gate = _gate(mean, *(t.to(small) for t in (squeeze_w, squeeze_b, excite_w, excite_b)))
-        y = Z.scaled((gate * scale).flatten(1), (gate * (shift + difference)).flatten(1))
-        return y, (scale.square() * K * Q).sum((1, 2)) / z.shape[1], mean_C, var_C, maps, pooled, hidden, gate
+            pooled = Z.pool(maps) - mean.unsqueeze(2)
+        else:  # less 1/N, because in half precision the mean must not pass through a product
+            maps = maps.sub_(1 / maps.shape[-1]).to(z.dtype)
+            pooled = Z.pool(maps).to(small) - _excess(maps, mean)
+        K, Q = pooled.unbind(2)
+        hidden, gate = _gate(scale * mean + shift, *(t.to(small) for t in (squeeze_w, squeeze_b, excite_w, excite_b)))
+        y = Z.scaled((gate * scale).flatten(1), (gate * (shift + scale * (K - Q))).flatten(1))
+        d = (scale.square() * K * Q).sum((1, 2)) / z.shape[1]
+        return y, d, mean_C, var_C, maps, mean, pooled, hidden, gate
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -229,9 +224,11 @@ class _Compare(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None, gd: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        z, weight, bias, attend, squeeze_w, excite_w, mean_C, var_C, maps, pooled, hidden, gate = ctx.saved_tensors
+        z, weight, bias, attend, squeeze_w, excite_w, mean_C, var_C, maps, mean, pooled, hidden, gate = (
+            ctx.saved_tensors
+        )
         gy = torch.zeros_like(z) if gy is None else gy
-        Z, (K, Q, mean) = layout(z, ctx.groups), pooled.unbind(2)
+        Z, (K, Q), half = layout(z, ctx.groups), pooled.unbind(2), gate.dtype is not z.dtype
         scale, shift, spread = _affine(weight, bias, mean_C, var_C, ctx.eps, ctx.groups)
 
         # Y = gate * (X + K - Q). ``out`` begins as what flows straight through it.
@@ -246,40 +243,43 @@ class _Compare(torch.autograd.Function):
             each = gd.view(-1, 1, 1) / z.shape[1] * scale
             g_K, g_Q = g_K + each * Q, g_Q + each * K
 
-        # The softmax: a_i (g . X_i - sum_j a_j g . X_j); shift cancels, and map a pools Z to K + mean.
+        # The softmax: a_i (g . X_i - sum_j a_j g . X_j); shift cancels, and map a pools Z to K + mean. A third row of
+        # ones is for what all positions share.
         g_KQ = torch.stack([g_K, g_Q], 2)
         vectors = scale.unsqueeze(2) * g_KQ
-        middle = (vectors * (pooled[:, :, :2] + mean.unsqueeze(2))).sum(-1, keepdim=True)
-        g_scores = Z.score(vectors.to(z.dtype)).sub_(middle).mul_(maps[:, :, :2] + 1 / maps.shape[-1])
-        by_scores = Z.pool(g_scores).to(gate.dtype)
-        if gate.dtype is not z.dtype:
-            by_scores -= _excess(g_scores, mean)
+        middle = (vectors * (pooled + mean.unsqueeze(2))).sum(-1, keepdim=True)
+        rows = Z.score(_and_a_third(vectors, 0.0).to(z.dtype)).sub_(_and_a_third(middle, -1.0))
+        rows[:, :, :2] *= maps + 1 / maps.shape[-1] if half else maps
+        by_rows = Z.pool(rows)[:, :, :2].to(gate.dtype)
+        if half:
+            by_rows = by_rows - _excess(rows[:, :, :2], mean)
         w = _by_group(attend, ctx.groups).to(gate.dtype)
-        g_attend = (scale.unsqueeze(2) * by_scores).sum(0).transpose(0, 1).reshape(attend.shape)
+        g_attend = (scale.unsqueeze(2) * by_rows).sum(0).transpose(0, 1).reshape(attend.shape)
 
         # The norm: sums over positions of gX and of gX * Z, from the parts that gX is made of.
         g_shift = gate * gy_sum + g_mean
-        g_scale = gate * gy_z + (g_KQ * pooled[:, :, :2]).sum(2) + g_mean * mean + (w * by_scores).sum(2)
+        g_scale = gate * gy_z + (g_KQ * pooled).sum(2) + g_mean * mean + (w * by_rows).sum(2)
         g_weight, g_bias, slope, level = _affine_back(g_scale, g_shift, weight, mean_C, spread, maps.shape[-1])
 
         # Every other path into Z_i is a vector that all positions share, times a number of the position.
-        to_mean = scale * g_mean
+        everywhere = scale * g_mean if half else scale * (g_mean - g_K - g_Q)
+        everywhere = everywhere / maps.shape[-1]
         if ctx.eps is not None:
             out.addcmul_(z, slope.view(1, -1, 1, 1).to(z.dtype))
-            to_mean = to_mean + level.view_as(scale)
-        to_mean = to_mean.unsqueeze(2) / (_level(maps) * maps.shape[-1])
-        Z.add_outer(out, maps, torch.cat([vectors, to_mean], 2).to(z.dtype))
-        Z.add_outer(out, g_scores, (scale.unsqueeze(2) * w).to(z.dtype).expand(len(z), -1, -1, -1))
+            everywhere = everywhere + level.view_as(scale)
+        Z.add_outer(out, maps, vectors.to(z.dtype))
+        w = (scale.unsqueeze(2) * w).expand(len(z), -1, -1, -1)
+        Z.add_outer(out, rows, torch.cat([w, everywhere.unsqueeze(2)], 2).to(z.dtype))
         return out, g_weight.to(weight), g_bias.to(bias), *(g.to(attend) for g in (g_attend, *g_weights)), None, None
 
 
+def _and_a_third(rows_BGRx: Tensor, value: float) -> Tensor:
+    return torch.cat([rows_BGRx, torch.full_like(rows_BGRx[:, :, :1], value)], 2)
+
+
 def _excess(rows_BGRN: Tensor, mean_BGD: Tensor) -> Tensor:
-    """What ``rows`` that should sum to 0, but were rounded, pool of the mean."""
+    """What rows that should sum to 0, but were rounded, pool of the mean."""
     return rows_BGRN.sum(-1, dtype=mean_BGD.dtype, keepdim=True) * mean_BGD.unsqueeze(2)
-
-
-def _level(maps: Tensor) -> float:
-    return 2.0 ** -round(math.log2(maps.shape[-1]))
 
 
 def _affine(
@@ -295,13 +295,13 @@ def _affine(
 def _affine_back(
     g_scale: Tensor, g_shift: Tensor, weight: Tensor, mean_C: Tensor, inverse_C: Tensor, positions: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients [C] of weight and bias; and what the statistics add to the gradient of Z: slope * Z + level / N."""
+    """Gradients [C] of weight and bias; and what the statistics add to the gradient of Z: slope * Z + level."""
     count = len(g_scale) * positions
     g_scale, g_shift = g_scale.sum(0).flatten(), g_shift.sum(0).flatten()
     g_normed = g_scale - mean_C * g_shift
     g_mean, g_var = -weight * inverse_C * g_shift, -0.5 * inverse_C**3 * weight * g_normed
     slope = 2 * g_var / count
-    return inverse_C * g_normed, g_shift, slope, (g_mean / count - slope * mean_C) * positions
+    return inverse_C * g_normed, g_shift, slope, g_mean / count - slope * mean_C
 
 
 def _small_type(x: Tensor) -> torch.dtype:
