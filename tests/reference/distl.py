@@ -49,7 +49,7 @@ class Settings:
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     if rate == 0.0 or not training:
         return x
-    keep = torch.rand(x.shape[0], 1, 1, dtype=x.dtype) < 1 - rate
+    keep = torch.rand(x.shape[0], 1, 1, device=x.device) < 1 - rate
     return x / (1 - rate) * keep
 
 
@@ -156,15 +156,22 @@ class Network(nn.Module):
 class Reference:
     """Student, teacher, centre and optimiser, and the step that moves them."""
 
-    def __init__(self, sizes: Sizes, settings: Settings, lr: float = 1e-4, weight_decay: float = 0.01) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        settings: Settings,
+        lr: float = 1e-4,
+        weight_decay: float = 0.01,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.settings = settings
-        self.student, self.teacher = Network(sizes), Network(sizes)
+        self.student, self.teacher = Network(sizes).to(device), Network(sizes).to(device)
         self.student.train()
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.eval()
         for p in self.teacher.parameters():
             p.requires_grad_(False)
-        self.centre = torch.zeros(1, sizes.prototypes, dtype=next(self.student.parameters()).dtype)
+        self.centre = torch.zeros(1, sizes.prototypes, device=device)
         decayed = [p for n, p in self.student.named_parameters() if not self.undecayed(n, p)]
         plain = [p for n, p in self.student.named_parameters() if self.undecayed(n, p)]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -187,7 +194,7 @@ class Reference:
         return torch.softmax((t - self.centre) / self.settings.teacher_temperature, dim=-1)
 
     def self_supervision(self, s: list[Tensor], t: list[Tensor]) -> Tensor:
-        total, terms = torch.zeros((), dtype=s[0].dtype), 0
+        total, terms = 0.0, 0
         for i, teacher in enumerate(t):
             target = self.targets(teacher)
             for j, student in enumerate(s):

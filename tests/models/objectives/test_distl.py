@@ -381,9 +381,24 @@ def test_the_same_seed_gives_the_same_student_and_teacher(store):
 
 def test_micro_batches_change_memory_and_not_the_step(store):
     """With drop-path off the halves add up to the whole."""
-    whole, halves = (play(store, local={"steps": 3, "epochs": None}, micro_batch=m)[0] for m in (0, 4))
+    whole, halves, chosen = (play(store, local={"steps": 3, "epochs": None}, micro_batch=m)[0] for m in (0, 4, None))
     for name, value in whole.state().items():
         torch.testing.assert_close(halves.state()[name], value, rtol=0, atol=2e-4, msg=name)
+        torch.testing.assert_close(chosen.state()[name], value, rtol=0, atol=2e-4, msg=name)
+
+
+def test_a_processor_takes_some_two_thousand_tokens_at_a_time():
+    cfg = lambda **changes: build(Config, {**SMALL, **changes}).build()
+    tower = lambda **v: type("Model", (), {"vision": build(ModelConfig, {"vision": {**VISION, **v}}).vision.build()})
+    films = lambda side, device="cpu": torch.zeros(2, 16, 1, side, side, device=device)
+    assert cfg()._films_at_once(tower(patch=16), films(224)) == 4
+    assert cfg()._films_at_once(tower(), films(256)) == 1
+    assert cfg()._films_at_once(tower(), films(32)) == 50
+    assert cfg()._films_at_once(tower(), films(224, "meta")) == 0
+    assert cfg(koleo=0.1)._films_at_once(tower(), films(224)) == 0
+    assert cfg(micro_batch=7)._films_at_once(tower(), films(224)) == 7
+    resnet = build(ModelConfig, {"vision": {"name": "resnet50", "base": 8}}).vision.build()
+    assert cfg()._films_at_once(type("Model", (), {"vision": resnet}), films(224)) == 0  # batch statistics
 
 
 def test_bfloat16_follows_single_precision(store):
