@@ -68,7 +68,7 @@ def plan_values(**changes) -> dict:
                 "local": {"epochs": 2, "batch_size": 16, "lr": 0.003},
             }
         ],
-        "federation": {"min_sites": 2, "deadline_seconds": 60, "first_deadline_seconds": 60, "wait_seconds": 2},
+        "federation": {"min_sites": 2, "deadline_seconds": 240, "first_deadline_seconds": 240, "wait_seconds": 2},
         "evaluation": {"replicates": 100, "min_cell": 2},
         "simulation": {"store": True, "fractions": {"train": 0.6, "validation": 0.4, "test": 0.0}},
     }
