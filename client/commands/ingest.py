@@ -122,6 +122,6 @@ def _show(summary: Summary) -> None:
         console.print(f"  {summary.withdrawn} images taken out: their study came with two patients", highlight=False)
     if summary.reports:
         words = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in summary.reports.items())
-        console.print(f"  reports: {words}", highlight=False)
+        console.print(f"  reports: {words}", highlight=False, soft_wrap=True)
     for code, count in sorted(summary.quarantined.items(), key=lambda pair: (-pair[1], pair[0])):
         console.print(f"  {count:6d} {code}: {ADVICE[Reason(code)]}", highlight=False, soft_wrap=True)
