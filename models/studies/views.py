@@ -36,7 +36,8 @@ class Pair(Generic[T]):
 
 @dataclass(frozen=True)
 class Batch:
-    """Base of the typed batches: tensors, or pairs of tensors, all of B items."""
+    """Base of the typed batches: tensors, or pairs of tensors, all of B items; texts and flags beside them stay as they
+    are."""
 
     def __len__(self) -> int:
         return len(_tensors(self)[0])
@@ -309,12 +310,19 @@ def _refuse(reason: str | None) -> None:
 
 def _tensors(batch: Any) -> list[Tensor]:
     values = [getattr(batch, f.name) for f in dataclasses.fields(batch)]
-    return [t for v in values for t in ([v] if isinstance(v, Tensor) else _tensors(v))]
+    return [t for v in values for t in ([v] if isinstance(v, Tensor) else _tensors(v) if _has_parts(v) else [])]
+
+
+def _has_parts(value: Any) -> bool:
+    return dataclasses.is_dataclass(value)
 
 
 def _map(batch: Any, change: Any) -> Any:
     parts = {}
     for field in dataclasses.fields(batch):
         value = getattr(batch, field.name)
-        parts[field.name] = change(value) if isinstance(value, Tensor) else _map(value, change)
+        if isinstance(value, Tensor):
+            parts[field.name] = change(value)
+        elif _has_parts(value):
+            parts[field.name] = _map(value, change)
     return dataclasses.replace(batch, **parts)
