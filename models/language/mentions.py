@@ -87,6 +87,19 @@ def read_sentence(text: str) -> Reading:
     return Reading(tokens, mentions, other, bool(found[Kind.NORMAL]))
 
 
+_ORDER = (Label.ABSENT, Label.UNCERTAIN, Label.PRESENT)
+
+
+def spoken(readings: Iterable[Reading]) -> dict[str, Label]:
+    """The strongest label of every class in ``readings``: present over uncertain over absent."""
+    found: dict[str, Label] = {}
+    for reading in readings:
+        for mention in reading.mentions:
+            known = found.get(mention.finding, Label.ABSENT)
+            found[mention.finding] = max(known, mention.label, key=_ORDER.index)
+    return found
+
+
 def _holds(role: Role, tokens: Sequence[str], start: int, end: int) -> bool:
     """Whether the conditions of a term are met where it stands."""
     if role.not_after:

@@ -150,7 +150,8 @@ _TITLE = re.compile(
 )
 _PROSE = re.compile(
     r"\b(?:is|are|was|were|no|not|clear|normal|demonstrates?|shows?|seen|without|evidence|unremarkable|stable|"
-    r"unchanged|effusions?|pneumothorax|opacit(?:y|ies)|consolidations?|acute|enlarged|lungs?|heart|has|have)\b",
+    r"unchanged|effusions?|pneumothorax|opacit(?:y|ies)|consolidations?|acute|enlarged|lungs?|heart|has|have|"
+    r"negative|o?edema|congestion|cardiomegaly|atelectasis|resolving|worsening|improving)\b",
     re.IGNORECASE,
 )
 _LINE_END = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")

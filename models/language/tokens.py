@@ -175,7 +175,8 @@ class Folding(dict[str, str]):
     def __missing__(self, word: str) -> str:
         if len(self) >= self._ROOM:  # a text of random letters must not fill the memory
             self.clear()
-        folded = self[word] = self._inflected(self._mended(word))
+        hidden = len(word) >= 3 and not word.strip("0")
+        folded = self[word] = "xxxx" if hidden else self._inflected(self._mended(word))
         return folded
 
     def phrase(self, words: Iterable[str]) -> tuple[str, ...]:
@@ -188,10 +189,15 @@ class Folding(dict[str, str]):
 
     def raw(self, text: str) -> list[str]:
         """Words and signs in lower case, abbreviations written out, spelling as it was."""
-        tokens = (self._odd if _ODD.search(text) else _TOKEN).findall(_HIDDEN.sub(" xxxx ", text).lower())
+        tokens = (self._odd if _ODD.search(text) else _TOKEN).findall(_masked(text))
         if self._short.keys().isdisjoint(tokens):
             return tokens
         return [word for token in tokens for word in self._short.get(token, (token,))]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where in ``text`` each word of ``self(text)`` stands; the words of one abbreviation share its place."""
+        found = (self._odd if _ODD.search(text) else _TOKEN).finditer(_masked(text))
+        return [match.span() for match in found for _ in self._short.get(match.group(), ("",))]
 
     def _inflected(self, word: str) -> str:
         word = self._forms.get(word, word)
@@ -215,6 +221,15 @@ class Folding(dict[str, str]):
             return word
         found = {right for slip in _shorter(word) for right in self._slips.get(slip, ()) if _one_slip(word, right)}
         return found.pop() if len(found) == 1 else word
+
+
+def _masked(text: str) -> str:
+    """``text`` in lower case and of the same length, with noughts in the place of what a scrubber hid."""
+    if _HIDDEN.search(text):
+        text = _HIDDEN.sub(lambda match: "0" * len(match.group()), text)
+    if text.isascii():
+        return text.lower()
+    return "".join(low if len(low := c.lower()) == 1 else c for c in text)
 
 
 def _shorter(word: str) -> set[str]:
