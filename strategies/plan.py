@@ -47,7 +47,13 @@ class Phase:
     def check(self) -> None:
         if self.rounds < 1:
             raise ConfigError(f"rounds {self.rounds}: at least 1")
-        self.exchange.travelling(self.objective.build().trains)
+        objective = self.objective.build()
+        self.exchange.travelling(objective.trains)
+        if self.local.compile and getattr(objective, "in_parts", False):
+            raise ConfigError(
+                f"local.compile true and objective {self.objective.name!r}: its step comes in parts, which torch.compile "
+                f"does not take; leave compile off"
+            )
 
     def at_server(self) -> Any:
         """The objective's config for the server's own labelled films."""
@@ -141,6 +147,9 @@ class Simulation:
     short_side: int = 512
     views: tuple[Literal["PA", "AP", "LATERAL", "UNKNOWN"], ...] = ("PA", "AP", "UNKNOWN")
     """Only films of these views take part; by default no lateral."""
+    mentions: tuple[str, ...] = ()
+    """Only films that have a label, of any kind, for one of these findings take part; empty for all. It is asked before
+    ``labelled`` withholds any."""
     partition: Partition = Partition()
     labelled: dict[str, float] | None = None
     """Share of the training patients of each site whose labels are known; a site that is not named has no label. Null:

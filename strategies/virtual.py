@@ -9,6 +9,7 @@ import numpy as np
 
 from models.config import ConfigError, config_hash, to_plain
 from models.studies.partition import partition
+from models.studies.schema import Label
 from models.studies.splits import split
 from models.studies.store import Store
 from strategies.launch import Launch
@@ -57,13 +58,24 @@ def site_rows(launched: Launch, store: Store) -> dict[str, dict[str, np.ndarray]
         ConfigError: ``simulation.labelled`` names a site that there is not.
     """
     simulation = launched.plan.simulation
-    found = _split(launched, store, partition(store, simulation.partition, store.where(view=simulation.views)))
+    found = _split(launched, store, partition(store, simulation.partition, _taking_part(launched, store)))
     strangers = sorted(set(simulation.labelled or {}) - set(found))
     if strangers:
         raise ConfigError(f"simulation.labelled.{strangers[0]}: no such site; this plan's sites are {', '.join(found)}")
     for of_site in found.values():
         of_site["train"] = of_site["train"][~_at_server(launched, store, of_site["train"])]
     return found
+
+
+def _taking_part(launched: Launch, store: Store) -> np.ndarray:
+    simulation = launched.plan.simulation
+    rows = store.where(view=simulation.views)
+    if not simulation.mentions:
+        return rows
+    unknown = sorted(set(simulation.mentions) - set(store.findings))
+    if unknown:
+        raise ConfigError(f"simulation.mentions {unknown[0]!r}: the store knows {', '.join(store.findings)}")
+    return rows[(store.labels(simulation.mentions)[rows] != Label.UNMENTIONED).any(axis=1)]
 
 
 def _split(launched: Launch, store: Store, sites: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
@@ -74,9 +86,8 @@ def _split(launched: Launch, store: Store, sites: Mapping[str, np.ndarray]) -> d
 
 def server_rows(launched: Launch, store: Store) -> np.ndarray:
     """Training rows that lie at the server."""
-    simulation = launched.plan.simulation
-    rows = store.where(view=simulation.views)
-    train = rows[store.split(simulation.fractions)[rows] == "train"]
+    rows = _taking_part(launched, store)
+    train = rows[store.split(launched.plan.simulation.fractions)[rows] == "train"]
     return train[_at_server(launched, store, train)]
 
 

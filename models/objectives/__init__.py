@@ -89,6 +89,12 @@ class Resident(Protocol):
 
     trains_here: tuple[str, ...]
     """``site.`` components that the optimiser moves."""
+    supervised: bool
+    """Whether it trains on true labels alone, so that what it leaves knows the findings."""
+    needs_labels: bool
+    """Whether it is of use only if true labels are somewhere in the federation, then or in an earlier phase."""
+    in_parts: bool
+    """Whether ``step`` gives its losses part by part."""
 
     def residents(self, model: nn.Module) -> Mapping[str, nn.Module]:
         """Fresh ``site.`` components by name (without ``site.``), for a model that has none yet."""

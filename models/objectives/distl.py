@@ -196,6 +196,7 @@ class Distl:
         self.has_views = self.evolves and cfg.uses_views
         travelling_prototypes = ("head.prototypes",) if self.has_views and cfg.prototypes_travel else ()
         self.supervised = not self.evolves
+        self.in_parts = self.evolves
         self.needs_labels = cfg.ssl_weight < 1
         self.trains = ("vision", "head.distl", *travelling_prototypes)
         self.trains_here = ("site.prototypes",) if self.has_views and not cfg.prototypes_travel else ()

@@ -65,6 +65,7 @@ def test_defaults_are_the_published_settings_but_for_the_correction():
         ({"phases": two(), "simulation__server": 0.5}, ["simulation.server 0.5", "no phase with 'server'"]),
         ({"phases": [{**p, "server": {"epochs": 1}} for p in two()]}, ["phases.initial.server", "simulation.server 0"]),
         ({"phases": two(), "simulation__server": 1.0}, ["server 1.0"]),
+        ({"phases": two(), "phases__1__local__compile": True}, ["phases.1: local.compile true", "'distl'"]),
     ],
 )
 def test_contradictions_are_named(changes, said):
@@ -82,7 +83,9 @@ def test_a_label_for_a_site_that_is_not_there_is_told(tmp_path):
     store = write_store(tmp_path / "store", patients=6)
     plan = write_plan(tmp_path / "p.yaml", phases=two(), simulation__labelled={"nowhere": 0.5})
     launched = launch({"config": str(plan), "data": str(store), "out": str(tmp_path)})
-    with pytest.raises(ConfigError, match=r"simulation\.labelled\.nowhere: no such site; this plan's sites are a, b, c"):
+    with pytest.raises(
+        ConfigError, match=r"simulation\.labelled\.nowhere: no such site; this plan's sites are a, b, c"
+    ):
         site_rows(launched, Store.open(store))
 
 
@@ -97,3 +100,26 @@ def test_a_server_with_films_of_its_own_needs_their_folder(tmp_path):
     with pytest.raises(ConfigError, match="trains at the server"):
         launch({"config": str(tmp_path / "p.yaml"), "out": str(tmp_path)})
     assert launch({"config": str(tmp_path / "p.yaml"), "out": str(tmp_path), "data": str(tmp_path)}).data == tmp_path
+
+
+def test_only_films_that_mention_a_finding_take_part_where_asked(tmp_path):
+    import numpy as np
+
+    from models.studies.store import Store
+    from strategies.launch import launch
+    from strategies.virtual import site_rows
+    from tests.world import write_plan, write_store
+
+    whole = Store.open(write_store(tmp_path / "store", patients=6))
+    silent = np.arange(0, len(whole), 4)
+    store = whole.without_labels(silent)
+    rows = {}
+    for name, mentions in (("all", []), ("some", ["Edema"]), ("odd", ["Hernia"])):
+        plan = write_plan(tmp_path / f"{name}.yaml", phases=two(), simulation__mentions=mentions)
+        launched = launch({"config": str(plan), "data": str(tmp_path / "store"), "out": str(tmp_path)})
+        if name == "odd":
+            with pytest.raises(ConfigError, match=r"simulation\.mentions 'Hernia'"):
+                site_rows(launched, store)
+            return
+        rows[name] = {int(r) for site in site_rows(launched, store).values() for part in site.values() for r in part}
+    assert rows["all"] == set(range(len(store))) and rows["some"] == rows["all"] - set(silent.tolist())
