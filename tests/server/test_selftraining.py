@@ -500,3 +500,48 @@ def test_a_teacher_never_leaves_even_when_asked_for(tmp_path, few):
 
     run(tmp_path / "x", few, "initial", "evolve3", client=greedy)
     assert refused and all(r.code is Code.BAD_REQUEST for r in refused)
+
+
+def test_hospitals_without_any_label_and_a_coordinator_with_a_store(tmp_path, few):
+    """The deployment path: sites name themselves and have trainers of their own; the server's store is its ``data``."""
+    import yaml
+    from flwr.app import Message
+
+    from client.trainer import Site, SiteTrainer
+    from models.studies.store import Store
+    from server.app import FlowerCourier, execute
+    from server.folder import RunFolder
+    from strategies.launch import launch
+    from strategies.records import to_record
+    from tests.inprocess import InProcessGrid
+    from tests.world import plan_values
+
+    own = write_store(tmp_path / "own", patients=20, sources=("c",), seed=7)
+    blank = Store.open(few).without_labels(np.arange(len(Store.open(few))))
+    splits, sources = blank.split({"train": 0.6, "validation": 0.4}), blank.strings("source")
+    trainers = {}
+    for node, name in ((100, "a"), (101, "b")):
+        rows = {split: np.flatnonzero((sources == name) & (splits == split)) for split in ("train", "validation")}
+        trainers[node] = SiteTrainer(Site(name, blank, rows, tmp_path / "sites" / name))
+    values = plan_values(phases=with_server(("initial", "evolve3")), model__vision__pool="cls")
+    del values["simulation"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(values))
+
+    def client(message, context):
+        ask = from_record(Ask, message.content)
+        return Message(to_record(trainers[message.metadata.dst_node_id].handle(ask)), reply_to=message)
+
+    for data, works in ((str(own), True), (str(tmp_path / "blank"), False)):
+        if not works:
+            write_store(tmp_path / "blank", patients=5, sources=("d",), only_negative="d")
+        launched = launch({"config": str(tmp_path / "plan.yaml"), "out": str(tmp_path / "out"), "data": data})
+        found = RunFolder.create(tmp_path / "out" / f"run-{works}", launched.plan)
+        courier = FlowerCourier(InProcessGrid(client, 2, {}))
+        if works:
+            execute(launched, courier, found)
+            assert results(found)["status"] == "completed"
+            assert [x["phase"] for x in lines(found, "server_label_loss")] == ["initial", "evolve3"]
+            assert {x["site"] for x in lines(found, "pseudo_loss")} == {"a", "b"}
+        else:
+            with pytest.raises(RunFailed, match=r"nobody can train it.*same answer"):
+                execute(launched, courier, found)
