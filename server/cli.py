@@ -120,6 +120,38 @@ def report_command(folder: Annotated[Path, typer.Argument(help="A run's folder."
         console.print(str(path), soft_wrap=True)
 
 
+@app.command(
+    "attention", epilog="Example:  fedcxr-server attention --checkpoint runs/20261122-101530-a1b2-real --image film.png"
+)
+def attention_command(
+    checkpoint: Annotated[
+        Path,
+        typer.Option("--checkpoint", help="A run's folder, one of its checkpoints, or weights that others released."),
+    ],
+    image: Annotated[Path, typer.Option("--image", help="A film, PNG or JPEG.")],
+    out: Annotated[Path, typer.Option("--out", help="The picture to write, PNG.")] = Path("panel.png"),
+    size: Annotated[int, typer.Option("--size", help="Side of the film for the model; 0: as in training.")] = 0,
+    part: Annotated[str, typer.Option("--part", help="Of released weights with several networks, e.g. teacher.")] = "",
+    normalise: Annotated[str, typer.Option("--normalise", help="Input of released weights: none, imagenet.")] = "none",
+    as_json: AsJson = False,
+) -> None:
+    """Draw where a model looks on a film: the heads of a ViT's last block, or both attentions of every ACM of a ResNet."""
+    from server.attention import Unusable, look, open_viewer, read_film, summary
+    from server.panel import draw
+
+    try:
+        seen = look(open_viewer(checkpoint, part=part, normalise=normalise, size=size), read_film(image))
+        draw(seen).save(out, format="PNG")
+    except Unusable as error:
+        _unusable(str(error), as_json)
+    except OSError as error:
+        _unusable(f"{out}: cannot be written ({error.strerror or type(error).__name__})", as_json)
+    if as_json:
+        console.print_json(json.dumps({"panel": str(out), **summary(seen)}))
+    else:
+        console.print(str(out), soft_wrap=True)
+
+
 def _simulated(
     config: str,
     data: Path | None,

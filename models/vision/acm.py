@@ -124,6 +124,18 @@ class ACM(nn.Module):
         maps = scores.softmax(-1, dtype=_small_type(x_BCHW))
         return maps.transpose(1, 2).reshape(B, 2, self.groups, H, W)
 
+    @torch.no_grad()
+    def looks(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For showing, in plain steps: ``maps``; by how much each group's comparison changes the features, the norm of
+        P * (K - Q), [B,G]; and the correlation [B]."""
+        maps, (B, C) = self.maps(x_BCHW), x_BCHW.shape[:2]
+        x = x_BCHW.reshape(B, self.groups, C // self.groups, -1).to(maps.dtype)
+        mean = x.mean(-1)
+        K, Q = (torch.einsum("bgn,bgdn->bgd", maps[:, k].flatten(2), x) - mean for k in range(2))
+        weights = (self.squeeze_weight, self.squeeze_bias, self.excite_weight, self.excite_bias)
+        gate = _gate(mean, *(w.to(maps.dtype) for w in weights))[1]
+        return maps, (gate * (K - Q)).norm(dim=-1), (K * Q).sum((1, 2)) / C
+
     def extra_repr(self) -> str:
         return f"channels={self.channels}, groups={self.groups}"
 

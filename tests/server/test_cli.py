@@ -18,7 +18,7 @@ def run(tmp_path_factory, tiny_store):
     return federate(tmp_path_factory.mktemp("cli"), tiny_store, arms=["federated", "local"])
 
 
-@pytest.mark.parametrize("command", ["simulate", "compare", "runs", "report"])
+@pytest.mark.parametrize("command", ["simulate", "compare", "runs", "report", "attention"])
 def test_every_command_explains_itself_with_an_example(command):
     found = runner.invoke(app, [command, "--help"])
     assert found.exit_code == 0 and "Example:" in found.stdout and "--json" in found.stdout
