@@ -9,6 +9,7 @@ from client.commands.export import export_command
 from client.commands.importing import import_command
 from client.commands.ingest import ingest_command
 from client.commands.inspect import inspect_command
+from client.commands.label import label_command
 from client.commands.phantom import phantom_command
 from client.commands.quarantine import quarantine_command
 from client.commands.serving import serve_command
@@ -33,6 +34,11 @@ _add("inspect", inspect_command, "inspect store")
 _add("phantom", phantom_command, "phantom --patients 20 --site-style north --out hospital")
 _add("ingest", ingest_command, "ingest --dicom export --reports reports.csv --site site.yaml")
 _add("quarantine", quarantine_command, "quarantine --dicom export --reports reports.csv --site site.yaml")
+_add(
+    "label",
+    label_command,
+    "label --csv reports.csv --text-columns findings,impression --id-column report --out labels.csv",
+)
 _add("serve", serve_command, "serve site.yaml")
 
 

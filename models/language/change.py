@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from models.language.labeller import label_report, read_report
 from models.language.lexicon import lexicon
-from models.language.mentions import Mention, Reading
+from models.language.mentions import Mention, Reading, read_sentence
 from models.language.sections import Sections
 from models.language.tokens import sentences
 from models.language.vocabulary import expand, load
@@ -222,6 +222,4 @@ def _tree() -> tuple[dict[str, object], frozenset[str]]:
 
 def sentence_change(text: str) -> list[tuple[str, Course]]:
     """(finding, course) pairs of one sentence or a few."""
-    from models.language.mentions import read_sentence
-
     return [pair for s in sentences(text) for pair in sentence_courses(s.text, read_sentence(s.text))]

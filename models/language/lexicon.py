@@ -87,6 +87,7 @@ class Lexicon:
         self._tree: Tree = {}
         for phrase, role in entries:
             self._add(self.fold.phrase(phrase), role)
+        self.foreign = frozenset(load("spelling")["foreign"].split())
         self.openings = frozenset(self.fold.phrase(load("cues")["opening"]))
 
     def scan(self, tokens: Sequence[str]) -> list[list[Placed]]:

@@ -64,6 +64,8 @@ def read_sentence(text: str) -> Reading:
     """Read one sentence. Never raises for a string; what is not understood is not mentioned."""
     words = lexicon()
     tokens = words.fold(text)
+    if not words.foreign.isdisjoint(tokens):
+        return Reading(tokens, [], False, False)
     found = words.scan(tokens)
     scopes = Scopes(tokens, found)
     subjects, predicates = found[Kind.SUBJECT], found[Kind.PREDICATE]

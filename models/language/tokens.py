@@ -31,6 +31,7 @@ class Sentence(NamedTuple):
 
 _HIDDEN = re.compile(r"\[\*\*.{0,80}?\*\*\]|\[[A-Z][A-Z _]{1,30}\]|_{3,}|\bX{3,}\b|<[A-Z_]{2,20}>")
 """What a scrubber puts in the place of an identifier. It stands for an unknown word."""
+_LEADING = re.compile(r"[\s\-*>\"']*")
 _STOP = re.compile(r"[.!?]+|\n|[\u2022\u25cf\u00b7]")
 _NUMBER = re.compile(r"\b(\d{1,2})[.):]\s*(?=[A-Za-z])")
 _CAPITAL = re.compile(r"[a-z)]\s([A-Z][a-z]+)\b")
@@ -80,7 +81,7 @@ def sentences(text: str) -> list[Sentence]:
         if following < start:
             continue
         piece = text[start:end]
-        lead = len(piece) - len(piece.lstrip(" \t\r\n-*>\"'"))
+        lead = _LEADING.match(piece).end()
         body = piece[lead:].rstrip()
         if any(c.isalnum() for c in body):
             found.append(Sentence(body, start + lead, start + lead + len(body)))
@@ -92,7 +93,9 @@ def _ends(text: str) -> Iterator[tuple[int, int]]:
     """(end of a sentence, start of the next) for every boundary, list numbers left out between them."""
     for match in _STOP.finditer(text):
         start, end = match.span()
-        if text[start] not in ".!?" or _stops(text, start, end):
+        if text[start] not in ".!?":
+            yield start, end
+        elif _stops(text, start, end):
             yield end, end
     expected = 1
     for match in _NUMBER.finditer(text):
