@@ -36,8 +36,7 @@ def atoms(sentence: str) -> list[str]:
 
 
 def _split(sentence: str, reading: Reading, depth: int) -> list[str]:
-    spans = {(mention.start, mention.end) for mention in reading.mentions}
-    if len(spans) < 2 or depth == 0:
+    if len({mention.finding for mention in reading.mentions}) < 2 or depth == 0:
         return [sentence]
     for way in (_at(_STRONG), _at(_WITHOUT), _denied_list, _said_list, _at(_WITH_NO), _at(_WITH), _joined):
         parts = way(sentence, reading)
@@ -192,9 +191,9 @@ def _shares(left: str, right: str) -> bool:
     """Whether a modifier before the first of two findings may belong to both: the second has none of its own."""
     placed = frozenset(load("attributes")["places"].split())
     a, b = _bare_words(left), _bare_words(right)
-    if any(_siteless(part) for part in (left, right)):
-        return bool(a & degree_words()) and not b & degree_words() and not _siteless(left)
-    return bool(a & placed and not b & placed) or bool(a & degree_words() and not b & (degree_words() | placed))
+    if a & degree_words() and not b & (degree_words() | placed):
+        return True
+    return bool(a & placed and not b & placed) and not (_siteless(left) or _siteless(right))
 
 
 def _classes(text: str) -> frozenset[str]:

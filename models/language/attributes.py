@@ -64,7 +64,7 @@ def attributes(sentence: str, reading: Reading | None = None) -> dict[str, Attri
         kind = 0 if word in ("left", "right") else 1 if word in degrees else None
         if kind is not None:
             nearest = _nearest(asserted, tokens, place)
-            for mention in _either(asserted, tokens, nearest) if kind == 0 else nearest:
+            for mention in _beside(asserted, tokens, nearest, place) if kind == 0 else nearest:
                 found[mention.finding][kind].add(word)
     sizes = {" ".join(match.group().lower().split()) for match in length_pattern().finditer(sentence)}
     if sizes and asserted:
@@ -97,17 +97,26 @@ def _nearest(mentions: Sequence[Mention], tokens: Sequence[str], place: int) -> 
     return best
 
 
-def _either(mentions: Sequence[Mention], tokens: Sequence[str], chosen: list[Mention]) -> list[Mention]:
-    """``chosen`` and what stands beside it as the other choice: "scarring or atelectasis in the left base"."""
+def _beside(mentions: Sequence[Mention], tokens: Sequence[str], chosen: list[Mention], place: int) -> list[Mention]:
+    """``chosen`` and what shares its place: the other choice ("scarring or atelectasis in the left base"), or what is
+    joined to it before a place that follows ("consolidation and atelectasis in the left base").
+    """
     group = list(chosen)
     for _ in range(2):
         for mention in mentions:
-            if mention not in group and any(_alternatives(mention, member, tokens) for member in group):
+            if mention not in group and any(_shares_place(mention, member, tokens, place) for member in group):
                 group.append(mention)
     return group
 
 
-def _alternatives(a: Mention, b: Mention, tokens: Sequence[str]) -> bool:
+def _shares_place(a: Mention, b: Mention, tokens: Sequence[str], place: int) -> bool:
     first, second = (a, b) if a.start <= b.start else (b, a)
     between = tokens[first.end : second.start]
-    return len(between) <= 4 and not {"or", "versus", "/"}.isdisjoint(between) and "," not in between
+    if len(between) > 4 or "," in between:
+        return False
+    follows = place >= second.end and not _PREPOSITIONS.isdisjoint(tokens[second.end : place])
+    joints = {"or", "versus", "/", "and"} if follows else {"or", "versus", "/"}
+    return not joints.isdisjoint(between) and {"left", "right"}.isdisjoint(between)
+
+
+_PREPOSITIONS = frozenset(("in", "at", "of", "within", "along", "over", "involving", "on"))

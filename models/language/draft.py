@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from models.language.atoms import atoms
 from models.language.attributes import Attributes, attributes, merged
-from models.language.labeller import read_report
+from models.language.labeller import merge, read_report
 from models.language.mentions import Reading, read_sentence, spoken
 from models.language.sections import Sections
 from models.language.vocabulary import load
@@ -58,6 +58,10 @@ class Draft:
     def said(self) -> dict[str, Label]:
         """What its words say of each class they speak of: no rule of the report, and no No Finding."""
         return spoken(line.reading for line in self.lines)
+
+    def labels(self) -> dict[str, Label]:
+        """The 14 labels of the report, by the labeller's rules."""
+        return merge(line.reading for line in self.lines)
 
     def attributes(self) -> dict[str, Attributes]:
         """Side, degree and size of each finding that is not denied."""

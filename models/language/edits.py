@@ -48,8 +48,10 @@ def cluster(line: Line, finding: str) -> frozenset[str]:
         return frozenset()
     tokens = line.reading.tokens
     for a, b in zip(mentions, mentions[1:]):
-        between = tokens[a.end : b.start] if a.end <= b.start else []
-        if (a.start, a.end) != (b.start, b.end) and (not _LINK.intersection(between) or _APART.intersection(between)):
+        if (a.start, a.end) == (b.start, b.end) or a.finding == b.finding:
+            continue
+        between = tokens[a.end : b.start]
+        if not _LINK.intersection(between) or _APART.intersection(between):
             return frozenset()
     return line.findings()
 
@@ -135,7 +137,7 @@ def _fits(tokens: Sequence[str], a: int, b: int) -> bool:
     if tokens[a - 1] in _DANGLING and tokens[b] in _BREAKS | _PLACING:
         return False
     if tokens[b] in _COORDINATES:  # "exam suggesting atelectasis or scarring" is no "exam or scarring"
-        return tokens[a] in _COORDINATES
+        return tokens[a] in _COORDINATES and (tokens[a] != "," or tokens[b] == ",")
     return True
 
 
@@ -166,9 +168,9 @@ def _swap(text: str, table: dict[str, str]) -> str:
 
 def _article(model: str, word: str) -> str:
     """ "a" or "an" as ``word`` asks for, in the letter case of ``model``."""
-    vowel = re.match(
-        r"[aeio]|u(?!ni|se|ti)|8|11\b|18\b|[FHLMNRSX][A-Z]{2}", word, re.IGNORECASE if word.islower() else 0
-    )
+    vowel = re.match(r"[aeio]|u(?!ni|se|ti)|8|11\b|18\b", word.lower())
+    if word.isupper() and len(word) > 1:  # an abbreviation is spelt: "an RLL opacity"
+        vowel = re.match(r"[AEFHILMNORSX]", word)
     return cased(model, "an" if vowel else "a")
 
 

@@ -214,7 +214,7 @@ def split_report(text: str) -> Sections:
     parts: dict[str, list[str]] = {field.name: [] for field in fields(Sections)}
     named = {mark.section for mark in marks}
     head = text[: marks[0].start] if marks else text
-    titles, prose = _preamble(head)
+    titles, prose = _preamble(head, alone=not marks)
     parts[REST].append(titles)
     parts[REST if "findings" in named else "findings"].append(prose)
     in_addendum = False
@@ -354,11 +354,15 @@ def _kept_heading(text: str, mark: _Mark) -> str:
     return text[mark.start : mark.end] if mark.section == REST else ""
 
 
-def _preamble(head: str) -> tuple[str, str]:
-    """(title lines, prose) of the text before the first heading."""
+def _preamble(head: str, alone: bool) -> tuple[str, str]:
+    """(title lines, prose) of the text before the first heading; ``alone`` if there is none.
+
+    Without any heading a line that ends in a full stop is no title: "Right chest tube in place."
+    """
     titles, prose = [], []
     for line in head.split("\n"):
         is_title = len(line.split()) <= 12 and _TITLE.search(line) and not _PROSE.search(line)
+        is_title = is_title and not (alone and line.rstrip().endswith("."))
         (titles if is_title and not prose else prose).append(line)
     return "\n".join(titles), "\n".join(prose)
 

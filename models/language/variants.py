@@ -147,12 +147,23 @@ def _fault(original: Draft, made: _Made, kind: Kind) -> str | None:
                 known[name] = value
     said = read.said()
     if said != labels:
-        return "another_finding_changed" if set(said.items()) ^ set(labels.items()) else "finding_not_changed"
+        kept = {name: label for name, label in labels.items() if name not in made.labels}
+        changed = {name: label for name, label in said.items() if name not in made.labels}
+        return "another_finding_changed" if kept != changed else "finding_not_changed"
+    if _ruled(original, made.labels) != _ruled(read, made.labels):
+        return "another_finding_changed"  # by a rule of the report: heart failure speaks of the heart
+    if any(read.labels()[name] is not Label.UNMENTIONED for name, value in made.labels.items() if value is None):
+        return "finding_not_changed"
     if read.attributes() != sides:
         return "another_attribute_changed"
     if kind not in ("omitted", "negated", "entity") and original.sections() == made.draft.sections():
         return "nothing_changed"
     return None
+
+
+def _ruled(made: Draft, changed: Iterable[str]) -> dict[str, Label]:
+    """Labels of the whole report, but for what was to change and for No Finding, which follows from it."""
+    return {name: label for name, label in made.labels().items() if name not in changed and name != NO_FINDING}
 
 
 def _changes(before: Draft, after: Draft) -> tuple[Change, ...]:

@@ -6,11 +6,13 @@ engines do with them differs. ``shipped`` uses negspacy's own clinical terms and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import spacy
 from negspacy.negation import Negex
 from negspacy.termsets import termset
+from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc, Span
 from spacy.util import filter_spans
 
@@ -29,6 +31,8 @@ class Engine:
     def __init__(self, shipped: bool = False) -> None:
         fold = lexicon().fold
         nlp = spacy.blank("en")
+        # Phrases are words already: spaCy's own rules would make two of "cannot".
+        nlp.tokenizer = Tokenizer(nlp.vocab, token_match=re.compile(r"\S+").fullmatch)
 
         def folded(texts: Iterable[str]) -> set[str]:
             return {" ".join(words) for text in texts if (words := fold(text))}
@@ -49,12 +53,17 @@ class Engine:
                 "pseudo_negations": phrases(cues["nothing"]) | before | after,
                 "termination": phrases(ends["both"], ends["negation"]),
             }
+            # negspacy does not take the longest phrase: an end that is part of a cue would cut the cue off.
+            cue_words = {word for key in own if key != "termination" for term in own[key] for word in term.split()}
+            cue_words |= {word for term in before | after for word in term.split()}
+            ends_only = {term for term in own["termination"] if not cue_words.issuperset(term.split())}
+            own["termination"] = ends_only
             denial = {key: (denial[key] - folded(_MISLEADING)) | own[key] for key in own}
             doubted = {
                 "pseudo_negations": [],
                 "preceding_negations": sorted(before),
                 "following_negations": sorted(after),
-                "termination": sorted(phrases(ends["both"])),
+                "termination": sorted(ends_only & phrases(ends["both"])),
             }
             self._doubt = Negex(nlp, "doubt", doubted, [], "doubted", [])
         self._denial = Negex(nlp, "denial", {key: sorted(terms) for key, terms in denial.items()}, [], "denied", [])

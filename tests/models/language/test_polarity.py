@@ -78,6 +78,7 @@ TEMPLATES = {
     "No {a} or {b}.": A,
     "No {b} or {a}.": A,
     "No {b}, but there is {a}.": P,
+    "{a} has resolved.": A,
     "{a} cannot be excluded.": U,
     "Cannot exclude {a}.": U,
     "Possible {a}.": U,
@@ -86,7 +87,7 @@ TEMPLATES = {
 
 
 def test_negspacy_agrees_on_plain_sentences():
-    """Another engine with the same cue lists; it ends reaches elsewhere, so plain sentences only."""
+    """Another engine with the same cue lists; its reaches end elsewhere, so plain sentences only."""
     pytest.importorskip("negspacy")
     from models.language.lexicon import lexicon
     from tests.reference.negspacy_labeller import Engine
