@@ -69,7 +69,11 @@ def read_sentence(text: str) -> Reading:
     found = words.scan(tokens)
     scopes = Scopes(tokens, found)
     subjects, predicates = found[Kind.SUBJECT], found[Kind.PREDICATE]
-    called_normal = {at - 1 for at, _, r in predicates if r.says == "normal" and at >= 2 and tokens[at - 1] in _COPULA}
+    called_normal = {
+        at - 1
+        for at, _, role in predicates
+        if role.says == "normal" and at >= 2 and tokens[at - 1] in _COPULA and tokens[at] != "not"
+    }
     mentions: list[Mention] = []
     other = False
     for start, end, role in found[Kind.TERM]:
