@@ -13,20 +13,20 @@ NAME = re.compile(r"\w[\w. -]{0,63}")
 """Names stand in file names, checkpoint keys, logs and the report."""
 
 
-def unsound(answer: Answer, taken: Collection[str]) -> str | None:
-    """What is wrong with the hello of a site that names itself; None if nothing. ``taken``: names in use."""
+def unsound(answer: Answer, taken: Collection[str], phases: int | None = None) -> str | None:
+    """What is wrong with the hello of a site that names itself; None if nothing. ``taken``: names in use; ``phases``:
+    how many the plan has."""
     if not NAME.fullmatch(answer.site) or answer.site == POOLED:
         return f"the site's name must be up to 64 letters, digits, '.', '_', ' ' or '-', and not {POOLED!r}"
     if answer.site in taken:
         return f"another node already joined as {answer.site!r}; give every site a name of its own"
-    return unsound_facts(answer.facts)
+    return unsound_facts(answer.facts, phases)
 
 
-def unsound_facts(facts: dict[str, Any]) -> str | None:
-    """What is wrong with a hello's counts by split; None if nothing is."""
-    for number, part in enumerate(facts.get("phases") or []):
-        if not isinstance(part, dict) or not _count(part.get("films")) or not isinstance(part.get("taught"), list):
-            return f"the hello does not count the films of phase {number + 1}"
+def unsound_facts(facts: dict[str, Any], phases: int | None = None) -> str | None:
+    """What is wrong with a hello's counts by split, and by phase of a plan of ``phases``; None if nothing is."""
+    if "phases" in facts and not _phases(facts["phases"], phases):
+        return "the hello does not count the films of each phase of the plan"
     for split, part in facts.items():
         if split == "phases":
             continue
@@ -40,3 +40,18 @@ def unsound_facts(facts: dict[str, Any]) -> str | None:
 
 def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _phases(value: Any, count: int | None) -> bool:
+    return (
+        isinstance(value, list)
+        and (count is None or len(value) == count)
+        and all(
+            isinstance(part, dict)
+            and _count(part.get("films"))
+            and isinstance(part.get("taught"), list)
+            and isinstance(part.get("why"), str)
+            and len(part["why"]) <= 200
+            for part in value
+        )
+    )

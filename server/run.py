@@ -154,7 +154,8 @@ class Run:
         for i, (letter, name) in enumerate(zip(letters, names)):
             wrong = None
             if answers[i].refusal is None:
-                wrong = unsound_facts(answers[i].facts) if name else unsound(answers[i], self.sites)
+                facts, phases = answers[i].facts, len(self.plan.phases)
+                wrong = unsound_facts(facts, phases) if name else unsound(answers[i], self.sites, phases)
             if wrong:
                 answers[i] = Answer(site=name, refusal=Refusal(Code.BAD_REQUEST, wrong))
             if answers[i].refusal:

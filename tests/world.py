@@ -26,9 +26,14 @@ def film(rng: np.random.Generator, labels: dict[str, int], side: int = 32, shift
 
 
 def write_store(
-    path: Path, patients: int = 60, sources=("a", "b", "c"), seed: int = 0, only_negative: str | None = None
+    path: Path,
+    patients: int = 60,
+    sources=("a", "b", "c"),
+    seed: int = 0,
+    only_negative: str | None = None,
+    silent: str | None = None,
 ):
-    """Two films a patient; every source has its own brightness."""
+    """Two films a patient; every source has its own brightness; films of ``silent`` have no label."""
     rng, secret = np.random.default_rng(seed), public_secret("tests")
     with StoreWriter(path, secret=secret, short_side=32) as writer:
         for source_number, source in enumerate(sources):
@@ -45,7 +50,7 @@ def write_store(
                         "digest": writer.key("digest", name),
                         "source": source,
                         "order": order,
-                        **{label_column(f): v for f, v in labels.items()},
+                        **({} if source == silent else {label_column(f): v for f, v in labels.items()}),
                     }
                     writer.add(row, film(rng, labels, shift=10 * source_number))
         writer.finish()

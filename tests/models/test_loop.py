@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.config import ConfigError, build
+from models.evaluation.results import Result
 from models.loop import LoopConfig, NonFiniteLoss, batches, learning_rate, pick_precision, train
 from models.model import ModelConfig, initial_model
-from models.objectives import Schedule
+from models.objectives import Order, Schedule
 from models.randomness import stream
 from models.registry import configure
 from tests.world import FINDINGS
@@ -433,3 +434,113 @@ def test_threads_are_set_for_the_round_and_given_back():
 def test_auto_precision_is_plain_on_the_cpu():
     assert pick_precision("auto", CPU) is None and pick_precision("float32", CPU) is None
     assert pick_precision("bfloat16", CPU) is torch.bfloat16 and pick_precision("float16", CPU) is torch.float16
+
+
+# -- what an objective may ask of the loop beside a loss ---------------------------------------------------------------
+
+
+def test_the_cosine_may_end_above_zero():
+    cfg = build(LoopConfig, {"steps": 4, "lr": 1.0, "min_lr": 0.2, "warmup": 1})
+    found = [learning_rate(cfg, Schedule(r, 3, s, 4)) for r in (1, 2, 3) for s in range(4)]
+    want = [(0.5 + s) / 4 for s in range(4)]
+    want += [0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi * ((s + 0.5) / 4) / 2)) for s in range(8)]
+    assert found == pytest.approx(want, rel=1e-12)
+    with pytest.raises(ConfigError, match=r"min_lr 2\.0 and lr 1\.0"):
+        build(LoopConfig, {"steps": 1, "lr": 1.0, "min_lr": 2.0})
+
+
+def test_clipping_each_tensor_by_itself():
+    model, view, most = Line(), table(), 0.05
+    W, b = weights_of(model)
+    run(model, Squares(), view, steps=1, lr=1.0, clip_norm=most, clip="each")
+    gW, gb = gradient(W, b, view.x[view.asked[0]].numpy(), view.y[view.asked[0]].numpy())
+    assert np.linalg.norm(gW) > most and np.linalg.norm(gb) > most
+    scale = lambda g: min(1.0, most / (np.linalg.norm(g) + 1e-6))
+    np.testing.assert_allclose(weights_of(model)[0], W - scale(gW) * gW, rtol=1e-10)
+    np.testing.assert_allclose(weights_of(model)[1], b - scale(gb) * gb, rtol=1e-10)
+
+
+class InParts(Squares):
+    """The same loss, film by film; notes when a part's graph is still alive as the next is asked for."""
+
+    def step(self, model, batch, schedule):
+        self.seen.append(schedule)
+        return self._parts(model, batch)
+
+    def _parts(self, model, batch):
+        for i in range(len(batch.x)):
+            loss = 0.5 * (model.head(batch.x[i : i + 1]) - batch.y[i : i + 1]).square().mean() / len(batch.x)
+            yield {"fit_loss": loss, "count": torch.tensor(1.0)}
+            with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+                loss.backward()
+
+
+def test_a_loss_in_parts_is_the_whole_loss():
+    whole, parts = Line(), Line()
+    one = run(whole, Squares(), table(), steps=5, lr=0.2, clip_norm=0.3)
+    two = run(parts, InParts(), table(), steps=5, lr=0.2, clip_norm=0.3)
+    torch.testing.assert_close(parts.head.weight, whole.head.weight, rtol=0, atol=1e-14)
+    assert two.losses["fit_loss"] == pytest.approx(one.losses["fit_loss"], rel=1e-6)
+    assert two.losses["count"] == 4  # parts of a step add up, steps are averaged
+
+
+class Guided(Squares):
+    """Two batches at the first step of the schedule, one at the second, every second one with a loss of its own."""
+
+    trains_here = ("tower",)
+
+    def __init__(self):
+        super().__init__()
+        self.told: list = []
+
+    def begin(self, model, schedule, fresh):
+        self.told.append(("begin", schedule, fresh))
+
+    def order(self, view, local, schedule, generator):
+        self.told.append(("order", schedule.round, local.batch_size))
+        return Order(2, [(0, torch.tensor([1, 2])), (0, torch.tensor([3])), (1, torch.tensor([0, 4, 5]))])
+
+    def after_step(self, model, batch, schedule):
+        self.told.append(("after", len(batch.x), schedule.step))
+
+    def notes(self, view, min_cell):
+        return [Result("said", None, float(min_cell))]
+
+    def step(self, model, batch, schedule):
+        losses = super().step(model, batch, schedule)
+        return losses if len(batch.x) > 1 else {"other_loss": losses["fit_loss"]}
+
+
+def test_an_objective_may_arrange_its_batches_follow_its_steps_and_speak_at_the_end():
+    objective, view = Guided(), table()
+    cfg = build(LoopConfig, {**PLAIN, "batch_size": 4, "steps": 9, "lr": 0.1})
+    done = train(Line(), objective, view, cfg, round=2, rounds=3, seed=0, names=("x",), device=CPU, fresh=False,
+                 min_cell=7)  # fmt: skip
+    assert view.asked == [[1, 2], [3], [0, 4, 5]]
+    assert objective.told == [
+        ("order", 2, 4),
+        ("begin", Schedule(2, 3, 0, 2), False),
+        ("after", 2, 0),
+        ("after", 1, 0),
+        ("after", 3, 1),
+    ]
+    assert [s.step for s in objective.seen] == [0, 0, 1] and {s.steps for s in objective.seen} == {2}
+    assert done.steps == 3 and set(done.losses) == {"fit_loss", "other_loss", "extra"}
+    assert [(n.metric, n.value) for n in done.notes] == [("said", 7.0)]
+
+
+def test_components_that_stay_are_trained_and_are_not_held_by_the_proximal_term():
+    model = Line()
+
+    class Pull(Squares):
+        trains_here = ("tower",)
+
+        def step(self, model, batch, schedule):
+            return {"fit_loss": sum((p**2).sum() for p in (model.tower[0].weight, model.head.weight)) / 2}
+
+    start = {n: p.detach().clone() for n, p in model.named_parameters()}
+    run(model, Pull(), table(), steps=2, lr=0.5, mu=1.0)
+    # Freely: w halves twice. Held: the second step is w - lr * (w + mu * (w - w0)).
+    torch.testing.assert_close(model.tower[0].weight, start["tower.0.weight"] / 4)
+    first = start["head.weight"] / 2
+    torch.testing.assert_close(model.head.weight, first - 0.5 * (first + first - start["head.weight"]))

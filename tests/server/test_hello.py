@@ -87,6 +87,31 @@ def test_counts_that_are_none_are_told(facts):
     assert text and len(text) < 200
 
 
+PHASE = {"films": 3, "taught": ["Edema"], "why": ""}
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        None,
+        3,
+        "ab",
+        [PHASE],
+        [PHASE, None],
+        [PHASE, {**PHASE, "films": -1}],
+        [PHASE, {**PHASE, "films": True}],
+        [PHASE, {**PHASE, "taught": "Edema"}],
+        [PHASE, {**PHASE, "why": None}],
+        [PHASE, {**PHASE, "why": "x" * 201}],
+        [PHASE, PHASE, PHASE],
+    ],
+)
+def test_counts_by_phase_must_be_of_the_plans_phases(phases):
+    assert unsound_facts({**SOUND, "phases": [PHASE, {**PHASE, "films": 0}]}, 2) is None
+    assert "phase" in unsound_facts({**SOUND, "phases": phases}, 2)
+    assert "phase" in unsound(Answer(site="north", facts={**SOUND, "phases": phases}), (), 2)
+
+
 @pytest.mark.parametrize("name", ["", "pooled", "a|b", "../x", "a/b", "a\nb", "-x", "x" * 65, "<b>"])
 def test_a_name_that_would_break_files_keys_or_pages_is_refused(name):
     for good in ("north", "St. Mary-2", "klinik_süd"):

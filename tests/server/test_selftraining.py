@@ -405,6 +405,21 @@ def test_a_labelled_site_with_one_class_only(tmp_path):
         run(tmp_path / "y", store, "initial", "evolve3", simulation__labelled={"a": 0.5})
 
 
+def test_a_hospital_that_never_labelled_a_film(tmp_path):
+    """Its films train; none of them is judged, and the others' keep their site."""
+    store = write_store(tmp_path / "store", patients=36, silent="b")
+    found = run(tmp_path / "x", store, "initial", "evolve3", simulation__labelled=None)
+    assert results(found)["status"] == "completed"
+    assert {x["site"] for x in lines(found, "label_loss", phase="initial")} == {"a", "c"}
+    # All films of a and c are labelled: they go on with true labels alone, and b with the teacher's.
+    assert {x["site"] for x in lines(found, "pseudo_loss", phase="evolve3")} == {"b"}
+    assert {x["site"] for x in lines(found, "auroc", cohort="federated")} == {"a", "c", "central"}
+    of = lambda s: lines(found, "auroc", cohort="federated", phase="evolve3", round=1, finding=FINDINGS[0], site=s)[0]
+    assert of("a")["n"] + of("c")["n"] == of("central")["n"]
+    within = lines(found, "auroc_within_site", phase="evolve3", finding=FINDINGS[0], site="central")
+    assert within and within[-1]["n"] == of("central")["n"]
+
+
 def test_pseudo_labels_that_collapse_mark_the_run(tmp_path, few, monkeypatch):
     from models.objectives.distl import Distl
 
