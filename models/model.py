@@ -6,39 +6,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from models.config import config
+from models.config import ConfigError, config
 from models.objectives import Objective
 from models.randomness import stream_seed
-from models.registry import Plugin
+from models.registry import configure
+from models.text.config import TextConfig
 
 SITE = "site."
 """Components whose name begins so live at the site for good; no message may hold one."""
 
 
+def _vision(values: Any) -> Any:
+    return None if values is None else configure("models.vision", values)
+
+
 @config
 class ModelConfig:
-    """Towers of the model. Heads are not listed: each objective of the run brings its own."""
+    """Towers of the model, one or both. Heads are not listed: each objective of the run brings its own."""
 
-    vision: Plugin("models.vision")  # type: ignore[valid-type]
+    vision: Annotated[Any, BeforeValidator(_vision)] = None
+    text: TextConfig | None = None
+
+    def check(self) -> None:
+        if self.vision is None and self.text is None:
+            raise ConfigError("vision and text: neither is given; a model has at least one tower")
 
 
 class CxrModel(nn.Module):
-    """A vision tower and the heads that the run's objectives asked for."""
+    """A vision tower, a text tower, or both, and the heads that the run's objectives asked for."""
 
-    def __init__(self, vision: nn.Module, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(self, vision: nn.Module | None, heads: Mapping[str, nn.Module], text: nn.Module | None = None) -> None:
         super().__init__()
         self.vision = vision
+        self.text = text
         self.heads = nn.ModuleDict(heads)
         self.site = nn.ModuleDict()
 
     def components(self) -> dict[str, nn.Module]:
-        """Component name to module: ``vision``, ``head.<name>`` and, at a site, what never leaves it: ``site.<name>``."""
+        """Component name to module: ``vision``, those of the text tower (``text_lora`` and so on), ``head.<name>`` and, at
+        a site, what never leaves it: ``site.<name>``."""
         return {
-            "vision": self.vision,
+            **({} if self.vision is None else {"vision": self.vision}),
+            **({} if self.text is None else self.text.components()),
             **{f"head.{name}": head for name, head in self.heads.items()},
             **{f"{SITE}{name}": module for name, module in self.site.items()},
         }
@@ -85,13 +100,34 @@ def build(cfg: ModelConfig, objectives: Iterable[Objective] = ()) -> CxrModel:
     """A freshly initialised model with the heads of ``objectives``.
 
     Draws from torch's global generator, so seed it for a reproducible start.
+
+    Raises:
+        ConfigError: an objective trains or reads what the model lacks.
     """
-    vision = cfg.vision.build()
+    objectives = list(objectives)
+    vision = cfg.vision.build() if cfg.vision is not None else None
+    text = cfg.text.build() if cfg.text is not None else None
     heads: dict[str, nn.Module] = {}
     for objective in objectives:
-        for name, head in objective.heads(vision.width).items():
+        if vision is None and "vision" in objective.trains:
+            raise ConfigError(f"{type(objective).__name__} and no model.vision: it reads films; add a vision tower")
+        for name, head in objective.heads(vision.width if vision is not None else 0).items():
             heads.setdefault(name, head)  # two phases of one objective share their head
-    return CxrModel(vision, heads)
+    model = CxrModel(vision, heads, text)
+    for objective in objectives:
+        _check_fit(model, objective)
+    return model
+
+
+def _check_fit(model: CxrModel, objective: Objective) -> None:
+    if hasattr(objective, "check_model"):
+        objective.check_model(model)
+    known = model.components()
+    unknown = [name for name in objective.trains if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"{type(objective).__name__} trains {', '.join(unknown)}, which this model lacks; it has {', '.join(known)}"
+        )
 
 
 def initial_model(cfg: ModelConfig, objectives: Iterable[Objective], seed: int) -> CxrModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from models.studies.schema import Label
 from models.studies.store import Fit, Progress, Store
 
 T = TypeVar("T")
+Section = Literal["findings", "impression"]
 
 
 class ViewError(ValueError):
@@ -72,6 +73,14 @@ class PairBatch(Batch):
     images: Pair[Tensor]
     labels: Pair[Tensor]
     gap_days: Tensor
+
+
+@dataclass(frozen=True)
+class TextBatch(Batch):
+    """items: int64 [B], numbers of the items in the view; texts: B reports."""
+
+    items: Tensor
+    texts: tuple[str, ...]
 
 
 class View(Dataset[Any]):
@@ -252,6 +261,67 @@ class Pairs(View):
             labels=Pair(*(torch.from_numpy(part[index]) for part in (self.labels.prior, self.labels.current))),
             gap_days=torch.from_numpy(self.gap_days[index]),
         )
+
+
+class Reports(View):
+    """The text of every study that has one, once however many images it has. No image is read.
+
+    Attributes:
+        texts: the text of each item: ``sections`` in their order, those that are there.
+        parts: the same, section by section; None where a study lacks one.
+        rows: the first row of each study. labels: int8 [n, 0].
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: np.ndarray | None = None,
+        sections: Sequence[Section] = ("findings", "impression"),
+        tagged: bool = False,
+    ) -> None:
+        """``tagged``: each section begins with its name, ``[FINDINGS]`` or ``[IMPRESSION]``."""
+        _refuse(self.missing(store, rows, sections))
+        found = _find_reports(store, _rows(store, rows), sections)
+        self.store = store
+        self.sections = tuple(sections)
+        self.rows = np.array(list(found), dtype=np.int64)
+        self.patients = store.patients.codes[self.rows]
+        self.labels = np.zeros((len(self.rows), 0), dtype=np.int8)
+        self.parts = list(found.values())
+        self.texts = [
+            " ".join(f"[{name.upper()}] {text}" if tagged else text for name, text in zip(sections, parts) if text)
+            for parts in self.parts
+        ]
+
+    @classmethod
+    def missing(
+        cls,
+        store: Store,
+        rows: np.ndarray | None = None,
+        sections: Sequence[Section] = ("findings", "impression"),
+    ) -> str | None:
+        """Why this view cannot be made of ``rows``; None when it can."""
+        unknown = [name for name in sections if name not in get_args(Section)]
+        if unknown or not sections:
+            return f"sections {list(sections)}: give some of {', '.join(get_args(Section))}"
+        if not _find_reports(store, _rows(store, rows), sections):
+            return f"no study among the rows given has a report with {' or '.join(sections)}; ingest reports with the images"
+        return None
+
+    def batch(self, indices: Tensor | np.ndarray | Sequence[int]) -> TextBatch:
+        """``TextBatch`` of the items at ``indices``."""
+        index = _index(indices)
+        return TextBatch(torch.from_numpy(index), tuple(self.texts[i] for i in index))
+
+
+def _find_reports(store: Store, rows: np.ndarray, sections: Sequence[Section]) -> dict[int, tuple[str | None, ...]]:
+    """Sections of each study with text, by its first row among ``rows``. White space alone is no text."""
+    studies, columns = store.strings("study"), [store.strings(name) for name in sections]
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(studies[row], int(row))
+    parts = {row: tuple((column[row] or "").strip() or None for column in columns) for row in first.values()}
+    return {row: texts for row, texts in parts.items() if any(texts)}
 
 
 def _find_pairs(store: Store, rows: np.ndarray, same_view: bool, without_flags: Sequence[str]) -> Pair[np.ndarray]:

@@ -129,6 +129,10 @@ class Tokens:
             span[i, at + row.start : at + row.stop] = True
         return TokenBatch(*map(torch.from_numpy, (ids, mask, span)), padded=not mask.all())
 
+    def forget(self) -> None:
+        """Drop the memory of texts met before."""
+        self._remembered.clear()
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files into ``folder``."""
         self.tokenizer.save_pretrained(folder)

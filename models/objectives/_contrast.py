@@ -1,0 +1,64 @@
+"""What the contrastive text objectives share: the loss over cosines, and which columns are no negatives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ConfigError
+from models.studies.views import ViewError
+
+TextPart = Literal["text", "text_lora", "text_pool", "text_proj"]
+NO_LABELS = "reports have no labels that a model could be judged by; text is evaluated by itself"
+
+
+def contrast(queries_BD: Tensor, documents_MD: Tensor, excluded_BM: Tensor, scale: float) -> Tensor:
+    """Mean over the queries of the cross-entropy of ``scale`` times their cosines with all documents, the target of
+    query i being document i; from queries to documents only (HardNegativeNLLLoss of LLM2Vec, arXiv 2404.05961).
+
+    excluded_BM: documents that a query is not compared with. Computed in float32 whatever the autocast.
+    """
+    with torch.autocast(queries_BD.device.type, enabled=False):
+        q, d = F.normalize(queries_BD.float(), dim=-1), F.normalize(documents_MD.float(), dim=-1)
+        scores_BM = (scale * q @ d.T).masked_fill(excluded_BM, float("-inf"))
+        return F.cross_entropy(scores_BM, torch.arange(len(q), device=q.device))
+
+
+def canonical(text: str) -> int:
+    """64-bit hash of a text, blanks and letter case aside: equal for texts that say the same to the letter."""
+    plain = " ".join(text.casefold().split())
+    return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
+
+
+def hashes(texts: Sequence[str]) -> Tensor:
+    """int64 [n] of ``canonical``."""
+    return torch.tensor([canonical(text) for text in texts], dtype=torch.int64)
+
+
+def false_negatives(queries: Sequence[str], positives: Sequence[str], negatives: Sequence[str]) -> Tensor:
+    """bool [B, B + len(negatives)]: documents that would count as wrong answers and are right ones.
+
+    Of the other positives: one that equals the query or its positive, or whose own query equals this one. Of the hard
+    negatives: one that equals the query or its positive.
+    """
+    q, p, n = hashes(queries), hashes(positives), hashes(negatives)
+    others = (p[None] == p[:, None]) | (p[None] == q[:, None]) | (q[None] == q[:, None])
+    others.fill_diagonal_(False)
+    hard = (n[None] == p[:, None]) | (n[None] == q[:, None])
+    return torch.cat([others, hard], dim=1)
+
+
+def needs_text(model: nn.Module, name: str) -> None:
+    """Raises ConfigError for a model without a text tower."""
+    if getattr(model, "text", None) is None:
+        raise ConfigError(f"objective {name!r} and no model.text: it reads reports; add a text tower")
+
+
+def not_judged() -> None:
+    """Raises ViewError: an objective on reports has no held-out labels."""
+    raise ViewError(NO_LABELS)

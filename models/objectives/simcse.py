@@ -1,0 +1,85 @@
+"""Unsupervised SimCSE (Gao et al., arXiv 2104.08821) as LLM2Vec uses it: each report twice through attention dropout.
+
+The two vectors of a report belong together, those of other reports of the batch do not. Equal reports are one report:
+a copy is no negative. One direction, cosines times ``scale`` (20, a temperature of 0.05).
+
+    objective: {name: simcse, dropout: 0.3}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+
+from models.config import ConfigError, config
+from models.objectives import PrivacyRecipe, Schedule
+from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text, not_judged
+from models.studies.store import Store
+from models.studies.views import Reports, Section, TextBatch
+
+
+@config
+class Config:
+    """dropout: of the attention weights, in both passes."""
+
+    name: Literal["simcse"] = "simcse"
+    trains: tuple[TextPart, ...] = ("text_lora",)
+    sections: tuple[Section, ...] = ("findings", "impression")
+    instruction: str = ""
+    dropout: float = 0.3
+    scale: float = 20.0
+    findings: ClassVar[tuple[str, ...]] = ()
+
+    def check(self) -> None:
+        if not 0 < self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout}: must be in (0, 1); without it both vectors are the same")
+        if not self.scale > 0:
+            raise ConfigError(f"scale {self.scale}: must be positive")
+        if not self.trains or not self.sections:
+            raise ConfigError(f"trains {list(self.trains)} and sections {list(self.sections)}: at least one of each")
+
+    def build(self) -> SimCse:
+        return SimCse(self)
+
+
+class SimCse:
+    """The objective; reads ``Reports``."""
+
+    view: ClassVar[type] = Reports
+    privacy: ClassVar[PrivacyRecipe | None] = None
+    no_privacy: ClassVar[str] = (
+        "every report is a negative of the others in its batch, so no report's gradient is its own"
+    )
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.trains = tuple(cfg.trains)
+
+    def heads(self, width: int) -> Mapping[str, nn.Module]:
+        return {}
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raises ConfigError for a model without a text tower, or whose attention has no dropout."""
+        needs_text(model, self.cfg.name)
+        model.text.drop_attention(self.cfg.dropout)
+        model.text.eval()
+
+    def open(self, store: Store, rows: Any) -> Reports:
+        return Reports(store, rows, self.cfg.sections)
+
+    def open_held_out(self, store: Store, rows: Any) -> Reports:
+        """Raises ViewError: no labels to judge by."""
+        not_judged()
+
+    def weights(self, view: Reports) -> Tensor | None:
+        return None
+
+    def step(self, model: nn.Module, batch: TextBatch, schedule: Schedule) -> dict[str, Tensor]:
+        text = model.text
+        text.drop_attention(self.cfg.dropout)
+        rows = text.tokens.rows(batch.texts, self.cfg.instruction)
+        one, other = text.embed_rows([*rows, *rows]).chunk(2)
+        excluded = false_negatives(batch.texts, batch.texts, ()).to(one.device)
+        return {"simcse_loss": contrast(one, other, excluded, self.cfg.scale)}
