@@ -101,7 +101,7 @@ class ACM(nn.Module):
         """ACM of ``x``, or of ``norm(x)`` where a norm is given.
 
         The output of a plain BatchNorm2d is then never made: its scale and shift become part of the module's own, which
-        saves the memory of X and four passes over it. Any other norm, or one with hooks, is called as usual.
+        saves the memory of X and several passes over it. Any other norm, or one with hooks, is called as usual.
         """
         weights = (self.attend, self.squeeze_weight, self.squeeze_bias, self.excite_weight, self.excite_bias)
         if norm is None or not _can_absorb(norm, x_BCHW):
@@ -151,7 +151,7 @@ def compare(
 ) -> tuple[Tensor, Tensor]:
     """ACM as a function: (Y [B,C,H,W] in the input's type and memory format, correlation [B]).
 
-    One kernel with its own backward: it keeps X and the maps, reads X three times forward and four times backward.
+    One kernel with its own backward: it keeps X and the maps, and reads X four times forward and three times backward.
     Of half-precision input, maps and vectors are made in float32; what has the size of X stays as it is.
     Once differentiable.
     """
