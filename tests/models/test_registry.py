@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_the_names_are_the_files_of_the_folder(package):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_plugin_holds_a_config_that_names_its_file(package):
     for name in names(package):
-        fields = importlib.import_module(f"{package}.{name}").Config.__dataclass_fields__
+        fields = {f.name for f in dataclasses.fields(importlib.import_module(f"{package}.{name}").Config)}
         values = {"name": name} | ({"findings": ["Edema"]} if "findings" in fields else {})
         cfg = configure(package, values)
         assert cfg.name == name and type(cfg).__module__ == f"{package}.{name}"
