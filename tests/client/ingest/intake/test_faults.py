@@ -21,40 +21,39 @@ ROOT = Path(__file__).resolve().parents[4]
 COMMAND = [sys.executable, "-m", "client.cli", "ingest"]
 YAML = "name: north\nstore: store\nsecret: site.secret\nstate: state\nworkers: 2\n"
 
+# A moment is counted in what the ingest does (files opened, renamed, removed, databases), not in seconds, so that
+# a kill meets an ingest at work on a slow machine and on a fast one; a chance delay falls between two such acts.
 _UNTIL_KILLED = """
-import sys, time
+import os, random, signal, sys, threading
 from pathlib import Path
 from client.ingest.intake import Intake, Settings
-store, dicom, reports = map(Path, sys.argv[1:])
-began = None
+store, dicom, reports = map(Path, sys.argv[1:4])
+moment, seed = int(sys.argv[4]), int(sys.argv[5])
+begun = False
+acts = 0
+def act(*_):
+    global acts
+    acts += begun
+    if begun and acts == moment + 1:
+        delay = random.Random(seed).uniform(0, 0.02)
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 def tell(*_):
-    global began
-    if began is None:
-        began = time.monotonic()
-        print("begun", flush=True)
+    global begun
+    begun = True
+sys.addaudithook(act)
 settings = Settings(source="north", workers=2)
 with Intake(dicom, store, store.with_name("private.index"), settings, bytes(range(32)), reports) as intake:
     intake.run(tell)
-print(time.monotonic() - began, flush=True)
+print(acts, flush=True)
 """
 
 
-def killed_at(site: Site, hospital: Hospital, moment: float | None) -> float | None:
-    """Run an ingest and kill it ``moment`` seconds after its first file, or let it end: its seconds from there on."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", _UNTIL_KILLED, site.store, hospital.dicom, hospital.reports],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "begun\n"
-    if moment is not None:
-        time.sleep(moment)
-        process.kill()
-    out = process.stdout.read()
-    process.wait(60)
-    return float(out) if out else None
+def killed_at(site: Site, hospital: Hospital, moment: int = -2, seed: int = 0) -> int | None:
+    """Run an ingest that is killed around its act number ``moment`` after the first file: how many acts, if it ended."""
+    command = [sys.executable, "-c", _UNTIL_KILLED, site.store, hospital.dicom, hospital.reports, moment, seed]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return int(done.stdout) if done.stdout else None
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
@@ -64,15 +63,15 @@ def test_killed_at_any_moment_the_store_ends_the_same(
 ) -> None:
     (tmp_path / "whole").mkdir()
     whole = Site(tmp_path / "whole")
-    seconds = killed_at(whole, hospital, None)
-    assert seconds is not None
+    acts = killed_at(whole, hospital)
+    assert acts is not None and acts > 100
     expected = contents(whole.store)
     chance = random.Random(kills)
     unfinished = 0
     for number in range(kills):
         (tmp_path / str(number)).mkdir()
         site = Site(tmp_path / str(number))
-        unfinished += killed_at(site, hospital, chance.uniform(0, 1.1 * seconds)) is None
+        unfinished += killed_at(site, hospital, chance.randrange(acts), seed=number) is None
         site.ingest(hospital.reports, hospital.dicom)
         assert contents(site.store) == expected, f"kill {number}"
         shutil.rmtree(site.path)
@@ -209,7 +208,7 @@ def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
 def test_children_do_not_outlive_a_killed_parent(hospital: Hospital, tmp_path: Path) -> None:
     site = Site(tmp_path)
     before = children()
-    killed_at(site, hospital, 0.1)
+    assert killed_at(site, hospital, 10) is None
     wait_for(lambda: children() <= before)
 
 
