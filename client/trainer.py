@@ -122,8 +122,8 @@ class SiteTrainer:
             return Answer(site=self.site.name, facts=self._facts(ask, objective))
         model = self._model(ask)
         kept = Kept(self.site.folder / "kept" / config_hash([ask.run, ask.cohort])[:32])  # a path of our choice
-        stays, teacher, fresh = self._receive(ask, model, objective, kept)
-        metrics = self._evaluate(ask, model, objective, teacher and not fresh) if ask.evaluate else []
+        stays, left = self._receive(ask, model, objective, kept)
+        metrics = self._evaluate(ask, model, objective, f"{SITE}teacher" in left) if ask.evaluate else []
         if ask.kind is Kind.EVALUATE:
             return Answer(site=self.site.name, metrics=tuple(metrics))
         view = self._view(objective, TRAIN)
@@ -138,7 +138,7 @@ class SiteTrainer:
             names=(ask.phase, ask.round, self.site.name),
             device=self.device,
             proximal_mu=float(ask.local_extra.get("proximal_mu", 0.0)),
-            fresh=fresh,
+            kept=left,
             min_cell=self.site.policy.min_cell,
         )
         state = model.state(ask.components)
@@ -167,9 +167,9 @@ class SiteTrainer:
     def _objectives(self, ask: Ask) -> list[Any]:
         return [configure("models.objectives", o).build() for o in ask.model["objectives"]]
 
-    def _receive(self, ask: Ask, model: CxrModel, objective: Any, kept: Kept) -> tuple[list[str], bool, bool]:
-        """Load what was sent, and beside it what stays at this site: the names of the latter, whether a teacher is among
-        them, and whether the objective's ``site.`` components were not kept yet."""
+    def _receive(self, ask: Ask, model: CxrModel, objective: Any, kept: Kept) -> tuple[list[str], set[str]]:
+        """Load what was sent, and beside it what stays at this site: the names of the latter, and which of the objective's
+        ``site.`` components hold what an earlier round left."""
         odd = sorted(set(ask.components) - set(objective.trains))
         if odd:
             raise Refused(Code.BAD_REQUEST, f"component {odd[0]!r} is asked for, but the objective does not train it")
@@ -189,7 +189,7 @@ class SiteTrainer:
             saved |= {name: value for name, value in start.state(held).items() if name in missing}
         received = from_wire(ask.tensors, ask.bf16, {name: own[name] for name in own if name in ask.tensors})
         model.load(held, received | {name: saved[name].to(own[name].dtype) for name in stays})
-        return stays, f"{SITE}teacher" in residents, any(name.startswith(SITE) for name in missing)
+        return stays, set(residents) - {name.split("/")[0] for name in missing}
 
     def _view(self, objective: Any, split: str) -> Any:
         key = (config_hash(objective.cfg), split)

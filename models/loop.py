@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -135,16 +135,16 @@ def train(
     names: tuple[str | int, ...],
     device: torch.device,
     proximal_mu: float = 0.0,
-    fresh: bool = True,
+    kept: Collection[str] = (),
     min_cell: int = 1,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
     """Train ``model`` in place on ``view`` for round ``round`` (1-based) of ``rounds``.
 
     ``names`` is the stream of this round's randomness, e.g. (phase, round, site). ``proximal_mu`` adds the gradient of
-    mu/2 * ||w - w_start||^2 (FedProx) to what travels. ``fresh``: nothing of the objective's ``site.`` components is
-    left from an earlier round. ``min_cell``: fewest patients that a note may speak of. The objective's ``site.``
-    components must stand in ``model`` (``models.model.furnish``).
+    mu/2 * ||w - w_start||^2 (FedProx) to what travels. ``kept``: the ``site.`` components that hold what
+    an earlier round left. ``min_cell``: fewest patients that a note may speak of. The objective's ``site.`` components
+    must stand in ``model`` (``models.model.furnish``).
 
     Raises:
         NonFiniteLoss: the loss became NaN or infinite.
@@ -171,7 +171,7 @@ def train(
     with torch.random.fork_rng(devices=devices), _threads(cfg.threads):
         torch.manual_seed(stream_seed(seed, *names, "augment"))
         if hasattr(objective, "begin"):
-            objective.begin(model, Schedule(round, rounds, 0, order.steps), fresh)
+            objective.begin(model, Schedule(round, rounds, 0, order.steps), kept)
         for index, (at, chosen) in enumerate(order.batches):
             schedule = Schedule(round=round, rounds=rounds, step=at, steps=order.steps)
             for group in optimizer.param_groups:

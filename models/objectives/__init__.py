@@ -6,7 +6,7 @@ returns and which satisfies :class:`Objective`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -99,8 +99,8 @@ class Resident(Protocol):
     def residents(self, model: nn.Module) -> Mapping[str, nn.Module]:
         """Fresh ``site.`` components by name (without ``site.``), for a model that has none yet."""
 
-    def begin(self, model: nn.Module, schedule: Schedule, fresh: bool) -> None:
-        """Before the first step of a round; ``fresh``: this site has nothing kept from an earlier round."""
+    def begin(self, model: nn.Module, schedule: Schedule, kept: Collection[str]) -> None:
+        """Before the first step of a round; ``kept``: the ``site.`` components that hold what an earlier round left."""
 
     def order(self, view: Any, local: Any, schedule: Schedule, generator: torch.Generator) -> Order:
         """The batches of this round, in place of plain shuffling."""

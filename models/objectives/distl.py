@@ -20,7 +20,7 @@ and in evaluation alike, and no film is flipped by default.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -261,31 +261,30 @@ class Distl:
         return arrange(view, local, correction, self.weights(view), schedule, generator)
 
     @torch.no_grad()
-    def begin(self, model: nn.Module, schedule: Schedule, fresh: bool) -> None:
-        cfg = self.cfg
-        self._pairs = self._teacher_and_student(model)
-        first = schedule.round == 1
-        if self.has_views and (first or fresh):
+    def begin(self, model: nn.Module, schedule: Schedule, kept: Collection[str]) -> None:
+        cfg, first = self.cfg, schedule.round == 1
+        twins = self._teacher_and_student(model)
+        self._pairs = list(twins.values())
+        if self.has_views and (first or "site.centre" not in kept):
             model.site["centre"].mean.zero_()
-        if cfg.teacher == "none":
-            return
         finite = all(bool(torch.isfinite(t).all()) for teacher, _ in self._pairs for t in teacher)
         self.watch.reset = not finite
-        if fresh or not finite or cfg.teacher == "derived" or (first and cfg.teacher_start == "student"):
-            for teacher, student in self._pairs:
+        anew = not finite or cfg.teacher == "derived" or (first and cfg.teacher_start == "student")
+        for name, (teacher, student) in twins.items():
+            if anew or name not in kept:
                 torch._foreach_copy_(teacher, student)
 
-    def _teacher_and_student(self, model: nn.Module) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """Floating-point tensors of the teacher's parts beside the student's."""
+    def _teacher_and_student(self, model: nn.Module) -> dict[str, tuple[list[Tensor], list[Tensor]]]:
+        """Floating-point tensors of the teacher's components beside the student's."""
         if self.cfg.teacher == "none":
-            return []
-        twins = [
-            (model.site["teacher"]["vision"], model.vision),
-            (model.site["teacher"]["head"], model.heads["distl"]),
-        ]
+            return {}
+        teacher = model.site["teacher"]
+        student = [*_floating(model.vision), *_floating(model.heads["distl"])]
+        twins = {"site.teacher": ([*_floating(teacher["vision"]), *_floating(teacher["head"])], student)}
         if self.has_views:
-            twins.append((model.site["teacher_prototypes"], self._student_prototypes(model)))
-        return [tuple(_floating(module) for module in twin) for twin in twins]
+            own = _floating(model.site["teacher_prototypes"])
+            twins["site.teacher_prototypes"] = (own, _floating(self._student_prototypes(model)))
+        return twins
 
     def _student_prototypes(self, model: nn.Module) -> PrototypeHead:
         return model.heads["prototypes"] if self.cfg.prototypes_travel else model.site["prototypes"]

@@ -99,7 +99,7 @@ class Ours:
         self.optimizer = _optimizer(self.local, self.parameters)
         self.device, self.dtype = device, dtype
         self.schedule = Schedule(1, 1, 50, 100)
-        self.objective.begin(self.model, Schedule(1, 1, 0, 100), True)
+        self.objective.begin(self.model, Schedule(1, 1, 0, 100), ())
         self.batch = ImageBatch(torch.zeros(row.batch, 1, 8, 8, dtype=torch.uint8, device=device))
 
     def step(self) -> None:

@@ -23,6 +23,7 @@ from models.registry import configure
 from tests.world import FINDINGS
 
 CPU = torch.device("cpu")
+ALL = ("site.teacher",)
 PLAIN = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "decay": "constant"}
 
 
@@ -493,8 +494,8 @@ class Guided(Squares):
         super().__init__()
         self.told: list = []
 
-    def begin(self, model, schedule, fresh):
-        self.told.append(("begin", schedule, fresh))
+    def begin(self, model, schedule, kept):
+        self.told.append(("begin", schedule, kept))
 
     def order(self, view, local, schedule, generator):
         self.told.append(("order", schedule.round, local.batch_size))
@@ -514,12 +515,12 @@ class Guided(Squares):
 def test_an_objective_may_arrange_its_batches_follow_its_steps_and_speak_at_the_end():
     objective, view = Guided(), table()
     cfg = build(LoopConfig, {**PLAIN, "batch_size": 4, "steps": 9, "lr": 0.1})
-    done = train(Line(), objective, view, cfg, round=2, rounds=3, seed=0, names=("x",), device=CPU, fresh=False,
+    done = train(Line(), objective, view, cfg, round=2, rounds=3, seed=0, names=("x",), device=CPU, kept=ALL,
                  min_cell=7)  # fmt: skip
     assert view.asked == [[1, 2], [3], [0, 4, 5]]
     assert objective.told == [
         ("order", 2, 4),
-        ("begin", Schedule(2, 3, 0, 2), False),
+        ("begin", Schedule(2, 3, 0, 2), ALL),
         ("after", 2, 0),
         ("after", 1, 0),
         ("after", 3, 1),

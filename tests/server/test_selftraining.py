@@ -217,12 +217,12 @@ def test_the_teacher_starts_as_the_student_and_then_goes_on(tmp_path, few, monke
 
     begin, noted = Distl.begin, []
 
-    def note(self, model, schedule, fresh):
-        kept = model.site["teacher"]["head"][0].weight.clone()
-        begin(self, model, schedule, fresh)
+    def note(self, model, schedule, kept):
+        before = model.site["teacher"]["head"][0].weight.clone()
+        begin(self, model, schedule, kept)
         after = model.site["teacher"]["head"][0].weight
         student = model.heads["distl"][0].weight
-        noted.append((self.cfg.use, schedule.round, torch.equal(after, kept), torch.equal(after, student)))
+        noted.append((self.cfg.use, schedule.round, torch.equal(after, before), torch.equal(after, student)))
 
     monkeypatch.setattr(Distl, "begin", note)
     run(tmp_path / "x", few, "initial", "evolve1", "evolve2", rounds=2)
@@ -425,8 +425,8 @@ def test_pseudo_labels_that_collapse_mark_the_run(tmp_path, few, monkeypatch):
 
     begin = Distl.begin
 
-    def spoil(self, model, schedule, fresh):
-        begin(self, model, schedule, fresh)
+    def spoil(self, model, schedule, kept):
+        begin(self, model, schedule, kept)
         if self.evolves:
             with torch.no_grad():
                 model.site["teacher"]["head"][-1].bias.fill_(20.0)

@@ -29,6 +29,7 @@ from models.studies.views import ViewError
 from tests.world import FINDINGS, write_store
 
 CPU = torch.device("cpu")
+ALL = ("site.teacher", "site.teacher_prototypes", "site.prototypes", "site.centre")
 SMALL = {
     "name": "distl",
     "findings": FINDINGS,
@@ -304,7 +305,7 @@ def play(store, rows=None, rounds=1, local=None, vision=None, seed=0, **changes)
     view = objective.build().open(store, np.arange(len(store)) if rows is None else rows)
     done = [
         train(model, objective.build(), view, cfg, round=r, rounds=rounds, seed=seed, names=("x", r, "a"), device=CPU,
-              fresh=r == 1)
+              kept=() if r == 1 else ALL)
         for r in range(1, rounds + 1)
     ]  # fmt: skip
     return model, done
@@ -447,7 +448,7 @@ def test_a_teacher_that_is_not_finite_begins_anew_from_the_student(store):
         model.site["teacher"]["vision"].norm.weight[0] = math.nan
     view = objective.open(store, np.arange(len(store)))
     done = train(model, objective, view, build(LoopConfig, LOCAL), round=2, rounds=3, seed=0, names=("x",), device=CPU,
-                 fresh=False)  # fmt: skip
+                 kept=ALL)  # fmt: skip
     assert [n.metric for n in done.notes if n.metric == "teacher_reset"] == ["teacher_reset"]
     assert torch.isfinite(model.site["teacher"]["vision"].norm.weight).all()
 
@@ -514,3 +515,25 @@ def test_labels_of_one_class_beside_unlabelled_films_are_not_trained_on(store):
 def test_settings_that_make_no_sense_are_refused(changes, said):
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         build(Config, {**SMALL, **changes})
+
+
+@pytest.mark.parametrize("start", ["student", "kept"])
+def test_what_is_not_kept_begins_as_the_student_and_what_is_kept_stays(start):
+    """As in the first evolving phase: the supervised one left a teacher, but no prototypes."""
+    objective = configure("models.objectives", {**SMALL, "teacher_start": start}).build()
+    model = initial_model(build(ModelConfig, {"vision": VISION}), [objective], 0)
+    furnish(model, objective, 0)
+    with torch.no_grad():
+        for p in model.site.parameters():
+            p.add_(1)
+        model.site["centre"].mean.add_(1)
+    teacher = model.site["teacher"]["vision"].norm.weight.clone()
+    objective.begin(model, Schedule(1, 2, 0, 5), {"site.teacher"})
+    same = torch.equal(model.site["teacher_prototypes"].prototypes, model.site["prototypes"].prototypes)
+    assert same and model.site["centre"].mean.abs().max() == 0
+    assert torch.equal(model.site["teacher"]["vision"].norm.weight, teacher) is (start == "kept")
+    assert torch.equal(model.site["teacher"]["vision"].norm.weight, model.vision.norm.weight) is (start == "student")
+    with torch.no_grad():
+        model.site["centre"].mean.add_(1)
+    objective.begin(model, Schedule(2, 2, 0, 5), ALL)
+    assert model.site["centre"].mean.min() == 1  # it goes on over the rounds of a phase

@@ -37,6 +37,7 @@ SMALL = {
     "head_hidden": (10, 10),
 }
 CPU = torch.device("cpu")
+ALL = ("site.teacher", "site.teacher_prototypes", "site.prototypes", "site.centre")
 
 
 class Fixed(Distl):
@@ -278,7 +279,7 @@ def rounds(model, objective, table, count: int, seen: list, **local) -> None:
         fresh.crops = list(given)
         seen += [(Schedule(number, count, at, order.steps), b, v) for (at, b), v in zip(batches, given)]
         train(model, fresh, table, cfg, round=number, rounds=count, seed=0, names=("x", number), device=CPU,
-              fresh=number == 1)  # fmt: skip
+              kept=() if number == 1 else ALL)  # fmt: skip
 
 
 def replay(reference, seen, cfg: Config, **local) -> None:
@@ -307,7 +308,7 @@ def replay(reference, seen, cfg: Config, **local) -> None:
 def started(**changes):
     """A model whose teacher is the student, and its literal twin, before the first round."""
     model, objective = made(momentum=0.9, **changes)
-    objective.begin(model, Schedule(1, 5, 0, 5), True)
+    objective.begin(model, Schedule(1, 5, 0, 5), ())
     return model, objective, twin(model, clip=LOCAL["clip_norm"])
 
 
