@@ -109,11 +109,11 @@ def test_attributes_go_to_the_nearest_finding():
 def test_real_reports_keep_every_label(dev_data):
     """All 14 labels of every report, and seven of ten sentences with several findings come apart."""
     many = split = 0
-    for row in reports(dev_data)[::3]:
+    for row in reports(dev_data)[::6]:
         parts = [(said, atoms(said.sentence.text)) for said in read_report(sections(row))]
         for said, pieces in parts:
             if len({(m.start, m.end) for m in said.reading.mentions}) > 1:
                 many += 1
                 split += len(pieces) > 1
         assert merge(read_sentence(p) for _, pieces in parts for p in pieces) == label_report(sections(row))
-    assert many > 700 and split / many > 0.7
+    assert many > 300 and split / many > 0.7

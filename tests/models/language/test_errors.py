@@ -114,7 +114,7 @@ def test_what_cannot_be_asked_is_refused():
 def test_real_reports(dev_data):
     """Nearly every report has three errors; what is there besides the error says what it said."""
     counts, tried = Counter(), 0
-    for number, row in enumerate(reports(dev_data)[::4]):
+    for number, row in enumerate(reports(dev_data)[::10]):
         errors = make_errors(sections(row), number)
         tried += 1
         counts["three"] += len(errors) == 3
@@ -125,4 +125,4 @@ def test_real_reports(dev_data):
             differ = {name for name in CHEXPERT[1:] if a[name] != b[name]}
             assert differ <= {error.finding} or (error.finding == "Edema" and differ <= {"Edema", "Cardiomegaly"})
     assert counts["three"] / tried > 0.95
-    assert all(counts[c] for c in CATEGORIES if c not in ("measurement", "device_moved"))
+    assert all(counts[c] > 3 for c in ("severity", "location", "false_finding", "false_negation", "opposite_sentence"))

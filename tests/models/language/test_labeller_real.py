@@ -97,6 +97,7 @@ def test_sentences_of_open_i(dev_data):
     assert negation_f1(pairs) >= 0.99
 
 
+@pytest.mark.slow
 def test_not_worse_than_negspacy_with_the_same_lists(rows, monkeypatch):
     """An independent engine comes out where ours does: the lists decide, and ours are not bent to our engine."""
     pytest.importorskip("negspacy")

@@ -68,7 +68,7 @@ def test_a_phrase_that_is_not_there_is_refused(phrase, told):
         polarity("No effusion.", phrase)
 
 
-FINDINGS = ("pleural effusion", "pneumothorax", "consolidation", "nodule")
+FINDINGS = ("pleural effusion", "pneumothorax", "nodule")
 TEMPLATES = {
     "No {a}.": A,
     "No evidence of {a}.": A,
@@ -101,4 +101,4 @@ def test_negspacy_agrees_on_plain_sentences():
         theirs = engine.verdicts(tokens, [(start, start + len(named))])[start, start + len(named)].label
         assert polarity(sentence, a) is label is theirs, sentence
         seen += 1
-    assert seen == len(TEMPLATES) * 12
+    assert seen == len(TEMPLATES) * 6

@@ -224,9 +224,9 @@ def test_anything_can_be_restyled(text):
 @pytest.mark.parametrize("name", houses())
 def test_real_sentences_keep_their_meaning(dev_data, name):
     style, changed = house(name), 0
-    for number, row in enumerate(reports(dev_data)[::12]):
+    for number, row in enumerate(reports(dev_data)[::25]):
         made = rewrite(sections(row), style, number)
         for before, after in made.changed:
             assert means_the_same(before, after), (before, after)
             changed += 1
-    assert changed > 50 or name in ("plain", "impression_only")
+    assert changed > 30 or name in ("plain", "impression_only")

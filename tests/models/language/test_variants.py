@@ -253,7 +253,7 @@ def check(variant: Variant) -> None:
 @pytest.mark.real
 def test_real_variants(dev_data):
     """Nine of ten reports give a clean omitted and negated pair for a target by lot; every variant holds its claim."""
-    pairs = tried = made = 0
+    pairs = tried = built = made = 0
     for number, row in enumerate(reports(dev_data)[::3]):
         whole = draft(sections(row))
         names = targets(whole)
@@ -263,7 +263,10 @@ def test_real_variants(dev_data):
         finding = rng.choice(names)
         tried += 1
         pairs += all(isinstance(make_variant(whole, kind, finding, rng), Variant) for kind in ("omitted", "negated"))
+        if number % 3:
+            continue
+        built += 1
         for variant in build_variants(whole, number):
             check(variant)
             made += 1
-    assert tried > 250 and pairs / tried >= 0.85 and made > 3 * tried
+    assert tried > 250 and pairs / tried >= 0.85 and made > 3 * built > 240
