@@ -68,6 +68,9 @@ class SiteConfig:
     fractions: dict[Literal["train", "validation", "test"], float] | None = None
     policy: Policy = Policy()
     server: ServerAddress | None = None
+    lora_rank: int | None = None
+    """Rank of the low-rank adapters trained here, at most the plan's, for a machine with less memory; only some rules
+    combine different ranks. None: the plan's."""
     workers: int = 0
     """Processes that read files; 0: one a core."""
     reading: ReadConfig = ReadConfig()
@@ -77,6 +80,8 @@ class SiteConfig:
 
     def check(self) -> None:
         wrong = contradictions(self.name, self.store, self.secret, self.workers)
+        if self.lora_rank is not None and self.lora_rank < 1:
+            wrong.append(f"lora_rank {self.lora_rank}: at least 1, or leave it away for the plan's")
         if wrong:
             raise ConfigError("\n".join(wrong))
 

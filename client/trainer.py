@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.adapters import NotOurs, prepare
 from client.keeping import Kept
 from client.outbox import Outbox, one_line
+from client.parts import Parts
 from client.policy import Policy, consent
 from models.checkpoint import load as load_tensors
 from models.checkpoint import save as save_tensors
@@ -35,6 +37,7 @@ from models.registry import configure
 from models.studies.schema import Label
 from models.studies.store import Store, StoreError
 from models.studies.views import ViewError
+from strategies.adapters import COMPONENT
 from strategies.exchange import Exchange
 from strategies.messages import Answer, Ask, Code, Kind, ProtocolError, Refusal
 from strategies.wire import from_wire, to_wire
@@ -73,6 +76,7 @@ class Site:
     folder: Path
     policy: Policy = field(default_factory=Policy)
     device: str = "cpu"
+    lora_rank: int | None = None  # of its adapters; None for the plan's
 
 
 class SiteTrainer:
@@ -83,6 +87,7 @@ class SiteTrainer:
         self.device = torch.device(site.device)
         self.outbox = Outbox(site.folder / "egress.jsonl", site.policy)
         self._models: dict[str, CxrModel] = {}
+        self._start: dict[str, torch.Tensor] = {}  # the adapters with which the run began
         self._views: dict[tuple[str, str], Any] = {}
 
     def handle(self, ask: Ask) -> Answer:
@@ -91,6 +96,8 @@ class SiteTrainer:
             answer = self._answer(ask)
         except Refused as refused:
             answer = Answer(site=self.site.name, refusal=refused.refusal)
+        except NotOurs as error:
+            answer = self._no(error.code, error.text)
         except (ConfigError, ProtocolError) as error:
             answer = self._no(Code.BAD_REQUEST, str(error))
         except StoreError as error:
@@ -121,11 +128,15 @@ class SiteTrainer:
         if ask.kind is Kind.HELLO:
             return Answer(site=self.site.name, facts=self._facts(ask, objective))
         model = self._model(ask)
-        kept = Kept(self.site.folder / "kept" / config_hash([ask.run, ask.cohort])[:32])  # a path of our choice
+        own = config_hash([ask.run, ask.cohort])[:32]  # a path of our choice
+        kept = Kept(self.site.folder / "kept" / own)
+        parts = Parts(self.site.folder / "kept" / f"{own}-adapters")
+        ready = prepare(ask, model, self._start, parts, self.site.lora_rank)
+        ask, adapter, frozen = ready.ask, ready.facts, ready.frozen
         stays, left = self._receive(ask, model, objective, kept)
         metrics = self._evaluate(ask, model, objective, f"{SITE}teacher" in left) if ask.evaluate else []
         if ask.kind is Kind.EVALUATE:
-            return Answer(site=self.site.name, metrics=tuple(metrics))
+            return Answer(site=self.site.name, metrics=tuple(metrics), adapter=adapter)
         view = self._view(objective, TRAIN)
         done = train(
             model,
@@ -139,16 +150,19 @@ class SiteTrainer:
             device=self.device,
             proximal_mu=float(ask.local_extra.get("proximal_mu", 0.0)),
             kept=left,
+            frozen=frozen,
             min_cell=self.site.policy.min_cell,
         )
         state = model.state(ask.components)
-        tensors, bf16 = to_wire({name: state[name] for name in ask.tensors}, ask.wire_dtype)
+        leaving = [name for name in ask.tensors if name not in frozen]
+        tensors, bf16 = to_wire({name: state[name] for name in leaving}, ask.wire_dtype)
         everything = model.state(sorted({name.split("/")[0] for name in stays}))
         kept.put(ask.phase, ask.round, {name: everything[name] for name in stays})
         return Answer(
             site=self.site.name,
             examples=len(view),
             metrics=(*metrics, *_training_metrics(done)),
+            adapter=adapter,
             tensors=tensors,
             bf16=bf16,
         )
@@ -157,7 +171,10 @@ class SiteTrainer:
         """The warm model of this run's shape, made once with the run's common start."""
         key = config_hash([ask.model, ask.seed])
         if key not in self._models:
-            self._models = {key: self._new_model(ask).to(self.device)}
+            model = self._new_model(ask)
+            adapters = [COMPONENT] if COMPONENT in model.components() else []
+            self._start = {name: value.cpu().clone() for name, value in model.state(adapters).items()}
+            self._models = {key: model.to(self.device)}
         return self._models[key]
 
     def _new_model(self, ask: Ask) -> CxrModel:
@@ -255,6 +272,8 @@ class SiteTrainer:
         counts below the minimum cell are None."""
         phases = self._objectives(ask) if ask.model.get("objectives") else [objective]
         facts: dict[str, Any] = {"phases": [self._phase_facts(o) for o in phases]}
+        if self.site.lora_rank is not None:
+            facts["lora_rank"] = self.site.lora_rank
         taken = [(part["films"], o) for part, o in zip(facts["phases"], phases) if part["films"]]
         if not taken:
             raise Refused(Code.NO_DATA, facts["phases"][0]["why"])

@@ -85,7 +85,8 @@ def _trainer(ask: Ask, run_config: dict[str, Any]) -> SiteTrainer:
                 raise ConfigError(f"site {ask.site!r}: this plan's sites are {', '.join(rows)}")
             folder = launched.out / ask.run / "sites" / ask.site
             policy = Policy(min_cell=launched.plan.evaluation.min_cell)
-            _warm[key] = SiteTrainer(Site(ask.site, store, mine, folder, policy, pick_device()))
+            rank = launched.plan.simulation.lora_ranks.get(ask.site)
+            _warm[key] = SiteTrainer(Site(ask.site, store, mine, folder, policy, pick_device(), rank))
         return _warm[key]
 
 

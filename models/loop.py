@@ -136,6 +136,7 @@ def train(
     device: torch.device,
     proximal_mu: float = 0.0,
     kept: Collection[str] = (),
+    frozen: Collection[str] = (),
     min_cell: int = 1,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Trained:
@@ -143,7 +144,8 @@ def train(
 
     ``names`` is the stream of this round's randomness, e.g. (phase, round, site). ``proximal_mu`` adds the gradient of
     mu/2 * ||w - w_start||^2 (FedProx) to what travels. ``kept``: the ``site.`` components that hold what
-    an earlier round left. ``min_cell``: fewest patients that a note may speak of. The objective's ``site.`` components
+    an earlier round left. ``frozen``: names ``component/parameter`` that this round leaves alone. ``min_cell``: fewest
+    patients that a note may speak of. The objective's ``site.`` components
     must stand in ``model`` (``models.model.furnish``).
 
     Raises:
@@ -155,9 +157,12 @@ def train(
     model.eval().requires_grad_(False)
     for name in (*objective.trains, *here):
         trained[name].train().requires_grad_(True)
+    for name in objective.trains:
+        for key, p in trained[name].named_parameters():
+            p.requires_grad_(f"{name}/{key}" not in frozen)
     # What travels first: the proximal term holds on to that alone.
-    parameters = [p for name in (*objective.trains, *here) for p in trained[name].parameters()]
-    travelling = [p for name in objective.trains for p in trained[name].parameters()]
+    travelling = [p for name in objective.trains for p in trained[name].parameters() if p.requires_grad]
+    parameters = [*travelling, *(p for name in here for p in trained[name].parameters())]
     start = [p.detach().clone() for p in travelling] if proximal_mu else []
     optimizer = _optimizer(cfg, parameters)
     dtype = pick_precision(cfg.precision, device)

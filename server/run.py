@@ -20,6 +20,7 @@ from models.config import ConfigError, to_plain
 from models.evaluation.results import ALARMS, MACRO, Result
 from models.loop import NonFiniteLoss
 from models.studies.store import Store
+from server.adapters import Desk, unfit_rank
 from server.cohort import Cohort, model_request
 from server.courier import Courier, Letter, NotEnoughSites
 from server.folder import RunFolder, of_received
@@ -156,6 +157,8 @@ class Run:
             if answers[i].refusal is None:
                 facts, phases = answers[i].facts, len(self.plan.phases)
                 wrong = unsound_facts(facts, phases) if name else unsound(answers[i], self.sites, phases)
+                if wrong is None and (unfit := unfit_rank(self.plan, facts.get("lora_rank"))):
+                    answers[i] = Answer(site=name, refusal=Refusal(Code.ADAPTER, unfit))
             if wrong:
                 answers[i] = Answer(site=name, refusal=Refusal(Code.BAD_REQUEST, wrong))
             if answers[i].refusal:
@@ -179,15 +182,18 @@ class Run:
     # -- rounds ------------------------------------------------------------------------------------------------
 
     def _open_cohorts(self) -> None:
-        start = self.plan.new_model().state()
+        model = self.plan.new_model()
+        start = model.state()
         real = [site for site in sorted(self.sites) if site != POOLED]
-        self.cohorts = [Cohort("federated", "federated", real, start)]
+        ranks = {s: self.sites[s].facts["lora_rank"] for s in real if "lora_rank" in self.sites[s].facts}
+        desk = lambda: Desk.of(self.plan, model, ranks)
+        self.cohorts = [Cohort("federated", "federated", real, start, desk())]
         if "pooled" in self.plan.arms:
-            self.cohorts.insert(0, Cohort(POOLED, "pooled", [POOLED], start))
+            self.cohorts.insert(0, Cohort(POOLED, "pooled", [POOLED], start, desk()))
         if "local" in self.plan.arms:
             # A site that cannot take part in every phase, for want of labels, has no model of its own.
             whole = [s for s in real if all(self._takes_part(s, phase) for phase in self.plan.phases)]
-            self.cohorts += [Cohort(f"local-{site}", "local", [site], start) for site in whole]
+            self.cohorts += [Cohort(f"local-{site}", "local", [site], start, desk()) for site in whole]
 
     def _takes_part(self, site: str, phase: Phase) -> bool:
         return self.sites[site].in_phase(self.plan.phases.index(phase))["films"] > 0
@@ -196,6 +202,9 @@ class Run:
         if self.done < first:  # not when a resumed phase goes on: its rules have their memory back
             for cohort in self.cohorts:
                 cohort.begin(phase)
+            if getattr(self._federated.rule, "trusts", False):
+                text = f"phase {phase.name}: rule {phase.rule.name!r} shows each site's own adapters; the aggregator is trusted"
+                self.folder.event("note", code="trusted_aggregator", text=text)
         failed = 0
         for number in range(max(self.done - first + 2, 1), phase.rounds + 1):
             began = time.perf_counter()
@@ -277,6 +286,9 @@ class Run:
             text = f"{len(outcome.accepted)} good replies of {len(answers)} sites, {quorum} needed; model unchanged"
             self.folder.event("quorum", round=number, site=cohort.name, code="below_quorum", text=text)
             self._say(f"  round {number} {cohort.name}: {text}")
+        for row in outcome.notes:
+            if cohort.arm == "federated":
+                self._line(phase, number, cohort.arm, "central", row)
         for site in outcome.accepted:
             for row in answers[site].metrics:
                 self._alarm(phase, number, site, row, cohort)

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.config import ConfigError, config
+from strategies.adapters import disagreement
 from strategies.messages import Answer, Code, ProtocolError, Refusal
 from strategies.wire import from_wire, travels
 
@@ -49,12 +51,19 @@ def update_norm(reply: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> floa
 
 
 def inspect(
-    answer: Answer, sent: Mapping[str, Tensor], limits: GuardConfig, registered: int | None = None
+    answer: Answer,
+    sent: Mapping[str, Tensor],
+    limits: GuardConfig,
+    registered: int | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Tensor], float] | Refusal:
     """The reply's tensors (shapes and dtypes of ``sent``) with the norm of its update, or why it is refused.
 
-    registered: training examples the site said it has when it joined, where known.
+    registered: training examples the site said it has when it joined, where known. adapter: the facts of the ask where
+    adapters travel (``strategies.adapters.FACTS``).
     """
+    if adapter and (odd := disagreement(answer.adapter, adapter)):
+        return Refusal(Code.ADAPTER, f"the answer is of another adapter: {odd}")
     count = answer.examples
     top = limits.max_examples
     if registered is not None:

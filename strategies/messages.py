@@ -49,6 +49,9 @@ class Code(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INTERNAL = "internal_error"
     UNREACHABLE = "trainer_unreachable"
+    PART = "adapter_part_missing"
+    # said by either
+    ADAPTER = "adapter_mismatch"
     # said by the server's guard
     NAMES = "wrong_names"
     SHAPE = "wrong_shape"
@@ -97,6 +100,7 @@ class Ask:
     wire_dtype: str = "float32"
     evaluate: bool = True
     privacy: dict[str, Any] = field(default_factory=dict)
+    adapter: dict[str, Any] = field(default_factory=dict)  # of low-rank adapters (strategies/adapters.py)
     bf16: tuple[str, ...] = ()
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     protocol: int = PROTOCOL
@@ -112,6 +116,7 @@ class Answer:
     metrics: tuple[Result, ...] = ()
     privacy: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)  # hello: counts by split and finding
+    adapter: dict[str, Any] = field(default_factory=dict)  # the facts of the ask, as they are at the site
     bf16: tuple[str, ...] = ()
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     protocol: int = PROTOCOL

@@ -15,32 +15,44 @@ federation: {quorum: 0.5, deadline_seconds: 600}
 from __future__ import annotations
 
 from dataclasses import field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from models.config import ConfigError, build, config, config_hash, override, read_yaml
 from models.loop import LoopConfig
 from models.model import CxrModel, ModelConfig, initial_model
 from models.registry import Plugin, configure
 from models.studies.partition import Partition
+from strategies.adapters import COMPONENT
 from strategies.exchange import Exchange
 from strategies.guard import GuardConfig
 
 Arm = Literal["federated", "local", "pooled"]
 
 
+_SAMPLE = f"{COMPONENT}/layers.0.self_attn.q_proj.lora_A.weight"
+
+
+def _rule(values: Any) -> Any:
+    return None if values is None else configure("strategies.rules", values)
+
+
 @config
 class Phase:
     """An objective with its rounds.
 
-    server: how the server itself trains, after each round, on labelled films of its own; null if it has none.
+    rule: how updates are combined; null for ``alternate`` where adapters travel, else ``mean``. server: how the server
+    itself trains, after each round, on labelled films of its own; null if it has none.
     """
 
     name: str
     rounds: int
     objective: Plugin("models.objectives")  # type: ignore[valid-type]
     local: LoopConfig
-    rule: Plugin("strategies.rules") = field(default_factory=lambda: configure("strategies.rules", {"name": "mean"}))  # type: ignore[valid-type]
+    rule: Annotated[Any, BeforeValidator(_rule)] = None
     exchange: Exchange = Exchange()
     server: LoopConfig | None = None
 
@@ -48,11 +60,34 @@ class Phase:
         if self.rounds < 1:
             raise ConfigError(f"rounds {self.rounds}: at least 1")
         objective = self.objective.build()
-        self.exchange.travelling(objective.trains)
+        travelling = self.exchange.travelling(objective.trains)
+        if self.rule is None:
+            name = "alternate" if COMPONENT in travelling else "mean"
+            object.__setattr__(self, "rule", configure("strategies.rules", {"name": name}))
+        self._check_adapters(COMPONENT in travelling)
         if self.local.compile and getattr(objective, "in_parts", False):
             raise ConfigError(
                 f"local.compile true and objective {self.objective.name!r}: its step comes in parts, which torch.compile "
                 f"does not take; leave compile off"
+            )
+
+    def _check_adapters(self, travel: bool) -> None:
+        if travel != self.rule.build().adapters:
+            raise ConfigError(
+                f"rule {self.rule.name!r} and component {COMPONENT!r}: "
+                + (
+                    "averaging A and B apart is not averaging the models; take 'alternate', which is exact (or 'average' "
+                    "with allow_biased: true)"
+                    if travel
+                    else "a rule for adapters, and none travel in this phase; take 'mean'"
+                )
+            )
+        held = next((p for p in self.exchange.keep if fnmatchcase(_SAMPLE, p) or p.startswith(COMPONENT)), None)
+        if travel and held:
+            raise ConfigError(f"exchange.keep {held!r}: holds back factors of adapters, which only combine as a whole")
+        if travel and self.server:
+            raise ConfigError(
+                f"server and rule {self.rule.name!r}: the server's own lesson would move both factors after they were combined"
             )
 
     def at_server(self) -> Any:
@@ -154,6 +189,8 @@ class Simulation:
     labelled: dict[str, float] | None = None
     """Share of the training patients of each site whose labels are known; a site that is not named has no label. Null:
     all labels are known. Held-out patients keep theirs."""
+    lora_ranks: dict[str, int] = field(default_factory=dict)
+    """Rank of the adapters at a site, as a hospital's own configuration would have it; the model's where none is given."""
     server: float = 0.0
     """Share of all training patients whose films and labels lie at the server instead of at a site."""
     fractions: dict[Literal["train", "validation", "test"], float] = field(
@@ -205,6 +242,7 @@ class RunConfig:
             raise ConfigError("arms 'pooled' and no 'simulation': patients of real hospitals are never pooled")
         self._check_shared_heads()
         self._check_server()
+        self._check_adapters()
         reference = self.evaluation.reference
         if reference is not None and reference not in phase_names:
             raise ConfigError(f"evaluation.reference {reference!r}: no phase of that name; one of {phase_names}")
@@ -247,6 +285,38 @@ class RunConfig:
                 f"simulation.server {self.simulation.server} and no phase with 'server': those patients would be lost; "
                 f"say in a phase how the server trains"
             )
+
+    def _check_adapters(self) -> None:
+        lora = self.model.text.lora if self.model.text else None
+        ranks = self.simulation.lora_ranks if self.simulation else {}
+        if ranks and lora is None:
+            raise ConfigError("simulation.lora_ranks and no model.text.lora: there are no adapters to have a rank")
+        for site, rank in ranks.items():
+            if not 1 <= rank <= lora.rank:
+                raise ConfigError(
+                    f"simulation.lora_ranks.{site} {rank} and model.text.lora.rank {lora.rank}: the model's is the largest"
+                )
+        for phase in self.phases:
+            rule = phase.rule.build()
+            other = next((f"{site} {rank}" for site, rank in ranks.items() if rank != lora.rank), None)
+            if not rule.adapters:
+                if other and COMPONENT in phase.objective.build().trains:
+                    raise ConfigError(
+                        f"phases.{phase.name} and simulation.lora_ranks.{other}: adapters that stay have no rule"
+                    )
+                continue
+            if lora is None:
+                raise ConfigError(f"phases.{phase.name}: trains {COMPONENT!r}, and model.text.lora is not given")
+            if other and not rule.mixed:
+                raise ConfigError(
+                    f"phases.{phase.name}.rule {phase.rule.name!r} and simulation.lora_ranks.{other}: it takes one rank for "
+                    f"all sites, {lora.rank}; 'stack' and 'svd' take several"
+                )
+            if rule.folds and self.model.text.dtype == "bfloat16":
+                raise ConfigError(
+                    f"phases.{phase.name}.rule {phase.rule.name!r} and model.text.dtype 'bfloat16': what is folded into such "
+                    f"weights is lost to rounding; take float32, or another rule"
+                )
 
     @property
     def hash(self) -> str:

@@ -31,6 +31,32 @@ def to_wire(tensors: Mapping[str, Tensor], dtype: str = "float32") -> tuple[dict
     return arrays, tuple(arrays) if dtype == "bfloat16" else ()
 
 
+def as_they_are(tensors: Mapping[str, Tensor]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Arrays of tensors that are of a type of the wire each, and the names of the bfloat16 ones; see ``to_wire``."""
+    arrays: dict[str, np.ndarray] = {}
+    bf16: tuple[str, ...] = ()
+    for name, tensor in tensors.items():
+        one, half = to_wire({name: tensor}, str(tensor.dtype).removeprefix("torch."))
+        arrays |= one
+        bf16 += half
+    return arrays, bf16
+
+
+def as_sent(arrays: Mapping[str, np.ndarray], bf16: tuple[str, ...]) -> dict[str, Tensor]:
+    """Tensors of the type that they travel in.
+
+    Raises:
+        ProtocolError: a dtype that does not travel.
+    """
+    out: dict[str, Tensor] = {}
+    for name, array in arrays.items():
+        if not travels(array, name in bf16):
+            raise ProtocolError(f"{name}: dtype {array.dtype} does not travel; see the wire contract")
+        tensor = torch.from_numpy(array.copy())
+        out[name] = tensor.view(torch.bfloat16) if name in bf16 else tensor
+    return out
+
+
 def travels(array: np.ndarray, is_bf16: bool) -> bool:
     """Whether ``array`` has a dtype of the contract: uint16 for a bfloat16 view, else float32 or float16."""
     return array.dtype == "uint16" if is_bf16 else array.dtype in ("float32", "float16")

@@ -29,7 +29,8 @@ def serve_command(site: Annotated[Path, typer.Argument(help="The site's YAML.")]
         store = Store.open(cfg.store)
         splits = store.split(cfg.fractions)
         rows = {name: (splits == name).nonzero()[0] for name in ("train", "validation", "test")}
-        trainer = SiteTrainer(Site(cfg.name, store, rows, cfg.state, cfg.policy, pick_device(cfg.device)))
+        device = pick_device(cfg.device)
+        trainer = SiteTrainer(Site(cfg.name, store, rows, cfg.state, cfg.policy, device, cfg.lora_rank))
         server = serve(trainer, cfg.socket)
     except (ConfigError, StoreError, OSError) as error:
         unusable(str(error), False)

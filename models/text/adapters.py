@@ -20,6 +20,7 @@ from models.checkpoint import load as load_tensors
 from models.checkpoint import save as save_tensors
 from models.checkpoint import write_atomically
 from models.config import ConfigError
+from models.randomness import stream
 from models.text.config import Lora
 
 NAME = "default"
@@ -87,6 +88,30 @@ class Adapters(nn.Module):
             here.add_module("lora_A", layer.lora_A[NAME])
             here.add_module("lora_B", layer.lora_B[NAME])
             here.add_module("dropout", layer.lora_dropout[NAME])  # so that train() reaches it
+        self._of = (trunk,)  # in a tuple, which is no submodule
+
+    @torch.no_grad()
+    def resize(self, rank: int, alpha: float) -> None:
+        """Another rank: what rows of A and columns of B there are stay, new ones are zero; the scale is alpha / rank."""
+        for _, layer in _layers(self._of[0]):
+            if layer.r[NAME] == rank:
+                continue
+            a, b = layer.lora_A[NAME], layer.lora_B[NAME]
+            held = min(rank, layer.r[NAME])
+            new_a, new_b = a.weight.new_zeros(rank, a.in_features), b.weight.new_zeros(b.out_features, rank)
+            new_a[:held], new_b[:, :held] = a.weight[:held], b.weight[:, :held]
+            a.weight, b.weight = nn.Parameter(new_a), nn.Parameter(new_b)
+            a.out_features = b.in_features = layer.r[NAME] = rank
+            layer.scaling[NAME] = alpha / rank
+
+    @property
+    def rank(self) -> int:
+        """The rank that the layers have now."""
+        return next(layer.r[NAME] for _, layer in _layers(self._of[0]))
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        """The frozen weight of every adapted layer, by its path."""
+        return {path: layer.base_layer.weight for path, layer in _layers(self._of[0])}
 
     def save(self, folder: Path, lora: Lora, base_hash: str) -> None:
         """Write a peft adapter folder; ``base_hash`` says which weights it belongs to."""
@@ -164,6 +189,13 @@ def _read_about(folder: Path) -> dict[str, Any]:
         except (OSError, ValueError, TypeError):
             raise ConfigError(f"{path}: not valid JSON") from None
     return about
+
+
+def draw(seed: int, phase: str, number: int, name: str, shape: tuple[int, int]) -> Tensor:
+    """A fresh A [r,I] called ``name``, uniform as LoRA starts (bound 1/sqrt(I)): the same wherever it is drawn. Row i does
+    not depend on r."""
+    bound = shape[1] ** -0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=stream(seed, "adapter", phase, number, name))
 
 
 def base_state(trunk: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ Shape letters: B texts, T tokens, D width of the trunk, W width of the result.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.checkpoint import hash_tensors
 from models.checkpoint import save as save_tensors
 from models.config import ConfigError, config_hash, to_plain
 from models.text.adapters import adapt, base_state, merged_state
 from models.text.batching import buckets
 from models.text.config import TextConfig
+from models.text.folding import Fold, Foldable, heads
 from models.text.layouts import EXTRA_FILE, CxrBertProjection, Extras
 from models.text.loading import load_backbone
 from models.text.pooling import LatentAttention, first_pool, last_pool, mean_pool
@@ -60,6 +61,7 @@ class TextEncoder(nn.Module):
         self._take(backbone.extras)
         # In a tuple, which is no submodule: its tensors are the trunk's.
         self._adapters = (adapt(self.trunk, cfg.lora),) if cfg.lora else ()
+        self._folded: Foldable | None = None
         if cfg.adapter:
             self._adapters[0].read(Path(cfg.adapter), cfg.lora, self.base_hash)
         if cfg.checkpoint:
@@ -83,6 +85,31 @@ class TextEncoder(nn.Module):
         if self._base_hash is None:
             self._base_hash = hash_tensors(base_state(self.trunk))
         return self._base_hash
+
+    @property
+    def base_head(self) -> str:
+        """Which frozen weights are under the adapters now: ``base_hash``, or the head of the chain of folds."""
+        return self.folded.heads[-1] if self._adapters and self.folded.heads else self.base_hash
+
+    @property
+    def folded(self) -> Foldable:
+        """The weights under the adapters, into which may be folded.
+
+        Raises:
+            ValueError: a tower without adapters.
+        """
+        if self._folded is None:
+            if not self._adapters:
+                raise ValueError("this tower has no adapters; set lora")
+            self.base_hash  # noqa: B018  (before anything is folded in)
+            self._folded = Foldable(self._adapters[0].weights())
+        return self._folded
+
+    def rebase(self, folds: Sequence[Fold]) -> None:
+        """Make the frozen weights those as built with ``folds`` in, whatever is in them now."""
+        names = heads(self.base_hash, folds)
+        for number in range(self.folded.shared(names), len(folds)):
+            self.folded.add(folds[number], names[number])
 
     def vector_hash(self) -> dict[str, str]:
         """What a text's vector depends on, as it is now: SHA-256 of ``weights``, ``tokenizer`` and ``config``."""
@@ -216,7 +243,7 @@ class TextEncoder(nn.Module):
         """The adapters alone, as a peft folder."""
         if not self._adapters:
             raise ValueError("this tower has no adapters; set lora")
-        self._adapters[0].save(folder, self.cfg.lora, self.base_hash)
+        self._adapters[0].save(folder, self.cfg.lora, self.base_head)
 
     def _take(self, extras: Extras) -> None:
         for name, part in (("pooling", self.pool), ("projection", self.projection)):
@@ -281,13 +308,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in was:
             part.training = training
-
-
-def hash_tensors(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and bytes, in order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
-        digest.update(value.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

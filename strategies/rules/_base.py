@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from models.evaluation.results import Result
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,17 @@ class Rule:
     """Combines the updates of a round into the next global tensors.
 
     ``local`` returns what the site's loop must add (e.g. a proximal term). A rule with memory keeps it in
-    ``self.memory``, flat name to tensor, which is saved with each checkpoint and restored on resume.
+    ``self.memory``, flat name to tensor, which is saved with each checkpoint and restored on resume. ``notes``: what the
+    last ``combine`` has to say of itself, for the run's metrics.
     """
+
+    adapters: ClassVar[bool] = False
+    """Whether it is right for low-rank adapters, whose product counts and not their factors."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
         self.memory: dict[str, Tensor] = {}
+        self.notes: list[Result] = []
 
     def local(self) -> dict[str, float]:
         """Settings that the local loop takes over, by name of its config field."""

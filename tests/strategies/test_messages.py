@@ -347,4 +347,6 @@ def test_the_words_are_stable():
         "update_norm_over_cap",
         "deadline_passed",
         "reply_lost",
+        "adapter_mismatch",
+        "adapter_part_missing",
     }

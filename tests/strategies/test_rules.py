@@ -23,7 +23,14 @@ RULES = names("strategies.rules")
 SHAPES = {"vision/w": (4, 3), "vision/b": (5,), "logit/t": ()}
 
 
+NEEDED = {
+    "average": {"allow_biased": True},
+    **{name: {"trusted_aggregator": True} for name in ("stack", "fedex", "svd")},
+}
+
+
 def rule(name: str, **settings) -> Rule:
+    settings = {**NEEDED.get(name, {}), **settings}
     return configure("strategies.rules", {"name": name, **settings}).build()
 
 
