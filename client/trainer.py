@@ -26,9 +26,9 @@ from client.policy import Policy, consent
 from models.checkpoint import load as load_tensors
 from models.checkpoint import save as save_tensors
 from models.config import ConfigError, build, config_hash
+from models.evaluation import judging
 from models.evaluation.delong import delong_rows
 from models.evaluation.diagnosis import probabilities
-from models.evaluation.protocol import evaluate
 from models.evaluation.results import Result
 from models.loop import LoopConfig, NonFiniteLoss, Trained, train
 from models.model import SITE, CxrModel, ModelConfig, furnish, initial_model
@@ -230,23 +230,22 @@ class SiteTrainer:
         except ViewError:
             return []  # held-out films without any label: nothing to judge by
         least = max(self.site.policy.min_cell, int(ask.evaluation.get("min_cell", 0)))
-        judge = partial(probabilities, model, objective, view, self.device, int(ask.evaluation.get("batch_size", 128)))
+        batch_size = int(ask.evaluation.get("batch_size", 128))
         rows: list[Result] = []
         if not ask.evaluation.get("teacher_only"):
-            scores = judge()
-            rows += evaluate(
+            scores = judging.scores(model, objective, view, self.device, batch_size)
+            rows += judging.results(
                 scores,
-                view.labels,
-                view.patients,
+                view,
                 objective.cfg.findings,
                 replicates=min(int(ask.evaluation.get("replicates", 1000)), 10_000),
                 seed=ask.seed,
                 min_cell=least,
             )
-            if ask.evaluation.get("reference"):
+            if ask.evaluation.get("reference") and not judging.is_text(view):
                 rows += self._compared(ask, view, objective, scores, least)
         if ask.evaluation.get("reference") and teacher:
-            scores = judge(logits=objective.teacher_logits)
+            scores = probabilities(model, objective, view, self.device, batch_size, objective.teacher_logits)
             found = self._compared(ask, view, objective, scores, least, store=False)
             rows += [replace(row, metric=f"teacher_{row.metric}") for row in found]
         return rows

@@ -17,7 +17,7 @@ def gain_lines(
     judge: Judge, cohorts: Sequence[Cohort], scores: Mapping[str, np.ndarray], phase: Phase
 ) -> list[dict[str, Any]]:
     """One line per site and finding on that site's own held-out patients, and lines for ``central``: all patients, with
-    the mean over the local models. ``difference`` is federated minus local, AUROC, with its paired interval.
+    the mean over the local models. ``difference`` is federated minus local, AUROC (R@1 for text), with its paired interval.
     """
     local = {c.trained_on: scores[c.name] for c in cohorts if c.arm == "local"}
     if not local:
@@ -28,7 +28,7 @@ def gain_lines(
     for site in [None, *(s for s in judge.sites if s in local)]:
         own = np.stack(list(local.values())) if site is None else local[site]
         values = {
-            name: _auroc(judge.results(found, phase, site)) if found is not None else {}
+            name: _headlines(judge.results(found, phase, site), judge.headline(phase)) if found is not None else {}
             for name, found in (("local", own), ("federated", federated), ("pooled", pooled))
         }
         for row in judge.difference(federated if own.ndim == 2 else federated[None], own, phase, site):
@@ -48,5 +48,5 @@ def gain_lines(
     return lines
 
 
-def _auroc(rows: Sequence[Result]) -> dict[str, float | None]:
-    return {row.finding: row.value for row in rows if row.metric == "auroc"}
+def _headlines(rows: Sequence[Result], metric: str) -> dict[str, float | None]:
+    return {row.finding: row.value for row in rows if row.metric == metric}

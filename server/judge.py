@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.evaluation import judging
 from models.evaluation.delong import delong_rows
-from models.evaluation.diagnosis import probabilities
-from models.evaluation.protocol import evaluate, paired_difference
 from models.evaluation.results import Result
 from models.model import CxrModel
 from models.objectives import held_out_view
@@ -45,18 +44,23 @@ class Judge:
         return np.array([self._site_of[int(row)] for row in self.view(phase).rows])
 
     def scores(self, model: CxrModel, phase: Phase) -> np.ndarray:
-        """Probabilities [N,F] of ``model`` on the shared set."""
-        objective, view = phase.objective.build(), self.view(phase)
-        return probabilities(model.to(self.device), objective, view, self.device, self.settings.batch_size)
+        """What ``model`` makes of the shared set: probabilities [N,F], or what each question on reports earns [N,K]."""
+        view = self.view(phase)
+        return judging.scores(
+            model.to(self.device), phase.objective.build(), view, self.device, self.settings.batch_size
+        )
+
+    def headline(self, phase: Phase) -> str:
+        """The metric that tells a model of this phase in one number."""
+        return judging.headline(self.view(phase))
 
     def results(self, scores: np.ndarray, phase: Phase, site: str | None = None) -> list[Result]:
         """The protocol on scores [N,F] (or [M,N,F] for a mean over models), on all patients or on one site's."""
-        view, chosen = self.view(phase), self._chosen(phase, site)
-        return evaluate(
-            scores[..., chosen, :],
-            view.labels[chosen],
-            view.patients[chosen],
+        return judging.results(
+            scores,
+            self.view(phase),
             phase.objective.findings,
+            chosen=self._chosen(phase, site),
             strata=None if site else self._strata(phase),
             replicates=self.settings.replicates,
             seed=self.seed,
@@ -64,14 +68,13 @@ class Judge:
         )
 
     def difference(self, a: np.ndarray, b: np.ndarray, phase: Phase, site: str | None = None) -> list[Result]:
-        """AUROC of ``a`` minus AUROC of ``b`` on equal resamples."""
-        view, chosen = self.view(phase), self._chosen(phase, site)
-        return paired_difference(
-            a[..., chosen, :],
-            b[..., chosen, :],
-            view.labels[chosen],
-            view.patients[chosen],
+        """The headline metric of ``a`` minus that of ``b`` on equal resamples."""
+        return judging.difference(
+            a,
+            b,
+            self.view(phase),
             phase.objective.findings,
+            chosen=self._chosen(phase, site),
             replicates=self.settings.replicates,
             seed=self.seed,
             min_cell=self.settings.min_cell if site else 0,
@@ -80,9 +83,11 @@ class Judge:
     def delong(self, scores: np.ndarray, phase: Phase, reference: np.ndarray | None) -> list[Result]:
         """DeLong's intervals of scores [N,F] and, against ``reference`` on the same films, its paired test."""
         view = self.view(phase)
+        if judging.is_text(view):
+            return []
         return delong_rows(scores, view.labels, view.patients, phase.objective.findings, reference)
 
     def _chosen(self, phase: Phase, site: str | None) -> np.ndarray:
         if site is None:
-            return np.arange(len(self.view(phase)))
+            return np.arange(len(self._strata(phase)))
         return np.flatnonzero(self._strata(phase) == self.sites.index(site))

@@ -336,7 +336,7 @@ class Run:
             for row in rows:
                 self._line(phase, number, cohort.arm, "central", row, cohort.trained_on)
             if cohort.arm == "federated":
-                self._say(f"round {number} of {phase.rounds}: {_headline(rows)}")
+                self._say(f"round {number} of {phase.rounds}: {_headline(rows, self.judge.headline(phase))}")
             if cohort.arm == "pooled":
                 for site in self.judge.sites:
                     for row in self.judge.results(scores[cohort.name], phase, site):
@@ -383,6 +383,8 @@ class Run:
             "traffic": self.traffic,
             "seconds": self.clock["rounds"],
         }
+        if desk := self._federated.desk:
+            state["adapters"] = {"base": desk.base, "head": desk.head}
         self.folder.checkpoint(self.done, self._federated.tensors, server, state, self.plan.checkpoints)
 
     def _resume(self) -> None:
@@ -392,6 +394,12 @@ class Run:
         model, server, state = found
         self.done, self.traffic, self.clock["rounds"] = state["round"], state["traffic"], state["seconds"]
         phase = next(p for p in self.plan.phases if p.name == state["phase"])
+        desk, was = self._federated.desk, state.get("adapters")
+        if desk and was and desk.base != was["base"]:
+            raise RunFailed(
+                f"the checkpoint's adapters belong to the base {was['base'][:12]}..., and the plan's source is "
+                f"{desk.base[:12]}... here; put the same weights there"
+            )
         for cohort in self.cohorts:
             cohort.begin(phase)
             own = {k: v for k, v in server.items() if k.split("|")[0] == cohort.name}
@@ -453,12 +461,13 @@ def _bytes(message: Ask | Answer) -> int:
     return sum(array.nbytes for array in message.tensors.values())
 
 
-def _headline(rows: Sequence[Result]) -> str:
-    row = next(r for r in rows if r.metric == "auroc" and r.finding == MACRO)
+def _headline(rows: Sequence[Result], metric: str) -> str:
+    row = next(r for r in rows if r.metric == metric and r.finding == MACRO)
+    name, items = ("macro AUROC", "films") if metric == "auroc" else (f"mean {metric}", "questions")
     if row.value is None:
-        return f"no AUROC ({row.reason})"
+        return f"no {name} ({row.reason})"
     interval = f" [{row.low:.3f}, {row.high:.3f}]" if row.low is not None else ""
-    return f"macro AUROC {row.value:.3f}{interval} on {row.n} unseen films"
+    return f"{name} {row.value:.3f}{interval} on {row.n} unseen {items}"
 
 
 __all__ = ["ConfigError", "Run", "RunFailed"]

@@ -10,7 +10,7 @@ again, says everything else as before: no other finding, side, degree or size ha
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal, NamedTuple, get_args
 
 from models.language import edits
@@ -88,12 +88,13 @@ def make_errors(report: str | Sections, seed: int, count: int = 3, wordings: Wor
     rest = [category for category in CATEGORIES if category not in PREFERRED]
     rng.shuffle(rest)
     rest.sort(key=lambda category: category == "device_added")  # it fits every report: last, else it would be in all
+    whole = _read(report)
     found: dict[str, Erroneous] = {}
     for _ in range(2):  # a second turn fills up with other errors of the same categories
         for category in (*PREFERRED, *rest):
             if len(found) >= count:
                 return list(found.values())
-            error = make_error(report, category, rng, wordings, avoid=frozenset(found))
+            error = _one(whole, category, rng, wordings, avoid=found.keys())
             if error is not None:
                 found[error.text] = error
     return list(found.values())
@@ -113,7 +114,16 @@ def make_error(
     """
     if category not in CATEGORIES:
         raise ValueError(f"error category {category!r}: allowed are {', '.join(CATEGORIES)}")
-    whole = Draft(tuple(Line(s.section, s.sentence.text, s.reading) for s in read_report(report)))
+    return _one(_read(report), category, rng, wordings, avoid)
+
+
+def _read(report: str | Sections) -> Draft:
+    return Draft(tuple(Line(s.section, s.sentence.text, s.reading) for s in read_report(report)))
+
+
+def _one(
+    whole: Draft, category: Category, rng: random.Random, wordings: Wordings, avoid: Collection[str]
+) -> Erroneous | None:
     section = "impression" if whole.text("impression") else "findings"
     original = Draft(tuple(line for line in whole.lines if line.section == section))
     if not original.lines:
@@ -189,7 +199,7 @@ def _false_finding(original: Draft, whole: Draft, rng: random.Random, wordings: 
     names.sort(key=lambda name: name not in said)  # what the findings deny comes first: it contradicts them
     calm = [k for k, one in enumerate(original.lines) if one.reading.normal and not one.reading.mentions]
     for name in names:
-        text = rng.choice(table[name])
+        text = rng.choice(table[name][wordings])
         place = calm[0] if calm else rng.randint(0, len(original.lines))
         yield _Try(place, text, not calm, name, text, {name: Label.PRESENT}, frozenset({name}))
 
@@ -219,13 +229,13 @@ def _opposite(original: Draft, whole: Draft, rng: random.Random, wordings: Wordi
                 rule, text = _denial(finding, rng, wordings)
                 yield _Try(place + 1, text, True, finding, rule, {}, frozenset())
             elif said[finding] is Label.ABSENT and finding in load("wording")["asserted"]:
-                text = rng.choice(load("wording")["asserted"][finding])
+                text = rng.choice(load("wording")["asserted"][finding][wordings])
                 yield _Try(place + 1, text, True, finding, text, {finding: Label.PRESENT}, frozenset({finding}))
 
 
 def _device_added(original: Draft, whole: Draft, rng: random.Random, wordings: Wordings) -> Iterator[_Try]:
     known = " ".join(one.text.lower() for one in whole.lines)
-    added = [text for text in load("wording")["added"] if " ".join(text.lower().split()[:2]) not in known]
+    added = [text for text in load("wording")["added"][wordings] if " ".join(text.lower().split()[:2]) not in known]
     for text in _by_lot(added, rng):
         place = rng.randint(0, len(original.lines))
         yield _Try(place, text, True, DEVICES, text, {DEVICES: Label.PRESENT}, frozenset({DEVICES}))

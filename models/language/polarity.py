@@ -10,7 +10,9 @@ pneumonia" denies and "no effusion, cannot exclude pneumonia" leaves open.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from models.language.lexicon import Kind, Placed, Role, lexicon
@@ -18,6 +20,7 @@ from models.studies.schema import Label
 
 _JOINS = frozenset(("or", "nor", "and"))
 _REACH_OF_VERSUS = 8
+_end = itemgetter(1)
 
 
 class Verdict(NamedTuple):
@@ -38,10 +41,11 @@ class Scopes:
         found: the phrases in it, from :meth:`Lexicon.scan`.
     """
 
-    __slots__ = ("_cueless", "_found", "_tokens")
+    __slots__ = ("_commas", "_cueless", "_found", "_tokens")
 
     def __init__(self, tokens: Sequence[str], found: Sequence[list[Placed]]) -> None:
         self._tokens, self._found = tokens, found
+        self._commas = [place for place, token in enumerate(tokens) if token == ","]
         self._cueless = not any(found[Kind.DENY_BEFORE : Kind.DOUBT_AFTER + 1])
 
     def of(self, start: int, end: int) -> Verdict:
@@ -69,9 +73,11 @@ class Scopes:
     def _opened(self, low: int, start: int, high: int) -> int:
         """Where the statement that holds word ``start`` opens, if a comma opens one after ``low``."""
         tokens = self._tokens
-        for place in range(start - 1, low, -1):
-            if tokens[place] != ",":
+        for place in reversed(self._commas):
+            if place >= start:
                 continue
+            if place <= low:
+                break
             after = place + 1
             if after < start and tokens[after] == "and":
                 after += 1
@@ -112,17 +118,15 @@ class Scopes:
 
 def _last(cues: list[Placed], low: int, high: int) -> tuple[int, Role] | None:
     """The last cue that ends by ``high``, if it begins at ``low`` or later."""
-    for start, end, role in reversed(cues):
-        if end <= high:
-            return (start, role) if start >= low else None
-    return None
+    at = bisect_right(cues, high, key=_end) - 1  # phrases of one kind do not overlap, so their ends ascend
+    if at < 0 or cues[at][0] < low:
+        return None
+    return cues[at][0], cues[at][2]
 
 
 def _last_end(ends: list[Placed], before: int) -> int:
-    for _, end, _ in reversed(ends):
-        if end <= before:
-            return end
-    return 0
+    at = bisect_right(ends, before, key=_end)
+    return ends[at - 1][1] if at else 0
 
 
 def polarity(sentence: str, phrase: str | tuple[int, int]) -> Label:

@@ -97,7 +97,7 @@ def build_variants(
         report: a report with or without headings, its sections, or a draft.
         seed: of the drawing; give each report its own (``stream_seed(seed, "variants", study)``).
         kinds: which to make.
-        wordings: which of the two sets of denials to draw from.
+        wordings: which of the two sets of denials and assertions to draw from.
         split: whether sentences of several findings are made atoms first.
     """
     original = report if isinstance(report, Draft) else draft(report, split)
@@ -225,7 +225,7 @@ def _entity(original: Draft, finding: str, rng: random.Random, wordings: Wording
     if not free:
         raise _No("no_other_finding")
     instead = rng.choice(free)
-    sentence = rng.choice(table[instead])
+    sentence = rng.choice(table[instead][wordings])
     section = next(old.section for old in original.lines if finding in old.findings())
     new = line(section, sentence)
     labels: dict[str, Label | None] = {finding: None, instead: Label.PRESENT}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError
-from models.studies.views import ViewError
+from models.language.canonical import canonical_keys
 
 TextPart = Literal["text", "text_lora", "text_pool", "text_proj"]
-NO_LABELS = "reports have no labels that a model could be judged by; text is evaluated by itself"
 
 
 def contrast(queries_BD: Tensor, documents_MD: Tensor, excluded_BM: Tensor, scale: float) -> Tensor:
@@ -29,24 +27,13 @@ def contrast(queries_BD: Tensor, documents_MD: Tensor, excluded_BM: Tensor, scal
         return F.cross_entropy(scores_BM, torch.arange(len(q), device=q.device))
 
 
-def canonical(text: str) -> int:
-    """64-bit hash of a text, blanks and letter case aside: equal for texts that say the same to the letter."""
-    plain = " ".join(text.casefold().split())
-    return int.from_bytes(hashlib.blake2b(plain.encode("utf-8", "replace"), digest_size=8).digest(), "big", signed=True)
-
-
-def hashes(texts: Sequence[str]) -> Tensor:
-    """int64 [n] of ``canonical``."""
-    return torch.tensor([canonical(text) for text in texts], dtype=torch.int64)
-
-
 def false_negatives(queries: Sequence[str], positives: Sequence[str], negatives: Sequence[str]) -> Tensor:
     """bool [B, B + len(negatives)]: documents that would count as wrong answers and are right ones.
 
     Of the other positives: one that equals the query or its positive, or whose own query equals this one. Of the hard
     negatives: one that equals the query or its positive.
     """
-    q, p, n = hashes(queries), hashes(positives), hashes(negatives)
+    q, p, n = (torch.from_numpy(canonical_keys(texts)) for texts in (queries, positives, negatives))
     others = (p[None] == p[:, None]) | (p[None] == q[:, None]) | (q[None] == q[:, None])
     others.fill_diagonal_(False)
     hard = (n[None] == p[:, None]) | (n[None] == q[:, None])
@@ -57,8 +44,3 @@ def needs_text(model: nn.Module, name: str) -> None:
     """Raises ConfigError for a model without a text tower."""
     if getattr(model, "text", None) is None:
         raise ConfigError(f"objective {name!r} and no model.text: it reads reports; add a text tower")
-
-
-def not_judged() -> None:
-    """Raises ViewError: an objective on reports has no held-out labels."""
-    raise ViewError(NO_LABELS)

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.language.canonical import canonical
 from models.language.errors import make_errors
 from models.language.labeller import NO_FINDING, label_report
 from models.language.rewriting import House, rewrite
 from models.language.sections import Sections
-from models.objectives._contrast import canonical
 from models.randomness import stream_seed
 from models.studies.schema import Label
 from models.studies.store import Store

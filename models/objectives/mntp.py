@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.evaluation.questions import ReportQuestions
 from models.objectives import PrivacyRecipe, Schedule
-from models.objectives._contrast import TextPart, needs_text, not_judged
+from models.objectives._contrast import TextPart, needs_text
 from models.studies.store import Store
 from models.studies.views import Reports, Section, TextBatch
 from models.text.batching import buckets
@@ -108,9 +109,8 @@ class Mntp:
     def open(self, store: Store, rows: Any) -> Reports:
         return Reports(store, rows, self.cfg.sections)
 
-    def open_held_out(self, store: Store, rows: Any) -> Reports:
-        """Raises ViewError: no labels to judge by."""
-        not_judged()
+    def open_held_out(self, store: Store, rows: Any) -> ReportQuestions:
+        return ReportQuestions(store, rows)
 
     def weights(self, view: Reports) -> Tensor | None:
         return None

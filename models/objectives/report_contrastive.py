@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.evaluation.questions import ReportQuestions
 from models.language.rewriting import house, houses
 from models.objectives import Order, PrivacyRecipe, Schedule
-from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text, not_judged
+from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text
 from models.objectives._report_triples import ReportTriples, TaskName, TripleBatch, homogeneous
 from models.studies.store import Store
 
@@ -97,9 +98,15 @@ class ReportContrastive:
         styles = {name: house(name) for name in self.cfg.houses or houses()}
         return ReportTriples(store, rows, tuple(self._tasks), styles, self.cfg.negatives, self.cfg.seed)
 
-    def open_held_out(self, store: Store, rows: Any) -> ReportTriples:
-        """Raises ViewError: no labels to judge by."""
-        not_judged()
+    def open_held_out(self, store: Store, rows: Any) -> ReportQuestions:
+        return ReportQuestions(store, rows)
+
+    def instructions(self, task: str) -> tuple[str | None, str | None]:
+        """Of the queries and of the documents of a held-out task: those of the lesson that is nearest to it."""
+        lesson = self._tasks.get("style" if task == "abbreviated" else task)
+        if lesson is None:
+            return None, None
+        return lesson.instruction, lesson.instruction if lesson.both_sides else None
 
     def weights(self, view: ReportTriples) -> Tensor | None:
         return None

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
+from models.evaluation.questions import ReportQuestions
 from models.objectives import PrivacyRecipe, Schedule
-from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text, not_judged
+from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text
 from models.studies.store import Store
 from models.studies.views import Reports, Section, TextBatch
 
@@ -69,9 +70,12 @@ class SimCse:
     def open(self, store: Store, rows: Any) -> Reports:
         return Reports(store, rows, self.cfg.sections)
 
-    def open_held_out(self, store: Store, rows: Any) -> Reports:
-        """Raises ViewError: no labels to judge by."""
-        not_judged()
+    def open_held_out(self, store: Store, rows: Any) -> ReportQuestions:
+        return ReportQuestions(store, rows)
+
+    def instructions(self, task: str) -> tuple[str | None, str | None]:
+        """Of the queries and of the documents of a held-out task: what it trains with."""
+        return self.cfg.instruction, self.cfg.instruction
 
     def weights(self, view: Reports) -> Tensor | None:
         return None

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.objectives._contrast import canonical, contrast, false_negatives
+from models.language.canonical import canonical
+from models.objectives._contrast import contrast, false_negatives
 from tests.reference.text import literal_contrast
 
 WORDS = st.sampled_from(["no effusion", "No  Effusion ", "edema", "EDEMA", "normal", "large nodule", "small nodule"])

@@ -7,10 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from models.config import ConfigError, build
+from models.evaluation.questions import ReportQuestions
 from models.loop import LoopConfig, train
 from models.objectives import Schedule, mntp
 from models.objectives.mntp import Config, Mntp, hide
-from models.studies.views import TextBatch, ViewError
+from models.studies.views import TextBatch
 from models.text.tokens import TokenBatch
 from tests.models.objectives.towers import REPORTS, report_store, text_model
 from tests.reference.text import literal_masked_loss
@@ -213,6 +214,7 @@ def test_a_tokenizer_without_any_mask_is_refused():
         objective().check_model(model)
 
 
-def test_there_are_no_labels_to_judge_by(tmp_path):
-    with pytest.raises(ViewError, match="no labels"):
-        objective().open_held_out(report_store(tmp_path / "s", REPORTS), None)
+def test_it_is_judged_by_questions(tmp_path):
+    wish = objective()
+    view = wish.open_held_out(report_store(tmp_path / "s", REPORTS), None)
+    assert isinstance(view, ReportQuestions) and len(view) > len(REPORTS)

@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.config import ConfigError, build
+from models.evaluation.questions import ReportQuestions
+from models.language.canonical import canonical
 from models.language.draft import draft
 from models.language.labeller import label_text
 from models.language.sections import Sections
 from models.loop import LoopConfig, train
 from models.objectives import Schedule
-from models.objectives._contrast import canonical
 from models.objectives._report_triples import ReportTriples, as_sentence, homogeneous
 from models.objectives.report_contrastive import Config, ReportContrastive
 from models.studies.schema import Label
@@ -258,7 +259,8 @@ def test_it_trains_what_it_is_told():
         text_model(objective(trains=["text_pool"]), lora={"rank": 2})
 
 
-def test_there_are_no_labels_to_judge_by(store):
-    with pytest.raises(ViewError, match="no labels"):
-        objective().open_held_out(store, None)
+def test_it_is_judged_by_questions(store):
+    wish = objective()
+    view = wish.open_held_out(store, None)
+    assert isinstance(view, ReportQuestions) and len(view) > len(REPORTS)
     assert ReportTriples is objective().view

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from models.config import ConfigError, build
+from models.evaluation.questions import ReportQuestions
 from models.loop import LoopConfig, train
 from models.objectives import Schedule
 from models.objectives.simcse import Config, SimCse
-from models.studies.views import TextBatch, ViewError
+from models.studies.views import TextBatch
 from tests.models.objectives.towers import REPORTS, report_store, text_model
 from tests.reference.text import literal_contrast
 
@@ -101,6 +102,7 @@ def test_bad_settings_are_named(values, says):
         build(Config, values)
 
 
-def test_there_are_no_labels_to_judge_by(tmp_path):
-    with pytest.raises(ViewError, match="no labels"):
-        objective().open_held_out(report_store(tmp_path / "s", REPORTS), None)
+def test_it_is_judged_by_questions(tmp_path):
+    wish = objective()
+    view = wish.open_held_out(report_store(tmp_path / "s", REPORTS), None)
+    assert isinstance(view, ReportQuestions) and len(view) > len(REPORTS)
