@@ -152,6 +152,47 @@ def attention_command(
         console.print(str(out), soft_wrap=True)
 
 
+@app.command(
+    "evaluate-text", epilog="Example:  fedcxr-server evaluate-text --checkpoint runs/20261122-101530-a1b2-reports -d STORE"
+)
+def evaluate_text_command(
+    data: Annotated[Path, typer.Option("--data", "-d", help="A study store with reports.")],
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="A run's folder, or a checkpoint.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Folder of a text model, in place of a run.")] = "",
+    split: Annotated[str, typer.Option("--split", help="all, validation or test.")] = "all",
+    clinical: Annotated[
+        list[str] | None, typer.Option("--clinical", help="Also radgraph, ratescore, green or chexbert; repeatable.")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Clinical scorers may fetch their weights.")] = False,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="For --model.")] = 512,
+    replicates: Annotated[int, typer.Option("--replicates", help="Bootstrap resamples of patients.")] = 1000,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Twice as fast, to three digits.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a text tower on reports: retrieval, errors told apart, nearest reports, robustness, site by site."""
+    from server.evaluate_text import NotEvaluated, evaluate_text, open_tower, print_text
+
+    try:
+        tower, instructions, plan = open_tower(checkpoint, model, max_tokens)
+        found = evaluate_text(
+            tower,
+            data.expanduser(),
+            split=split,
+            plan=plan,
+            instructions=instructions,
+            clinical=clinical or (),
+            download=download,
+            replicates=replicates,
+            precision="bfloat16" if bfloat16 else "float32",
+        )
+    except NotEvaluated as error:
+        _unusable(str(error), as_json)
+    if as_json:
+        console.print_json(json.dumps(found))
+    else:
+        print_text(found, console)
+
+
 def _simulated(
     config: str,
     data: Path | None,
