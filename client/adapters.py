@@ -89,18 +89,15 @@ def prepare(ask: Ask, model: CxrModel, start: Mapping[str, Tensor], parts: Parts
     adapters.resize(rank, lora.alpha)
     found = _factors(ask, cut(start, rank), parts)
     parts.keep({*terms["pieces"].values(), *(fold["id"] for fold in terms["folds"])})
-    sent = {name: value for name, value in ask.tensors.items() if not _is_fold(name)}
+    rest = {name: value for name, value in ask.tensors.items() if not name.startswith(f"{COMPONENT}/")}
+    rest_bf16 = tuple(name for name in ask.bf16 if name in rest)
     if COMPONENT in ask.components:
         arrays, bf16 = to_wire(found, ask.wire_dtype)
-        bf16 = tuple(dict.fromkeys([*(name for name in ask.bf16 if name in sent), *bf16]))
-        return Prepared(replace(ask, tensors=sent | arrays, bf16=bf16), own, names_without(start, terms["train"]))
+        whole = replace(ask, tensors=rest | arrays, bf16=rest_bf16 + bf16)
+        return Prepared(whole, own, names_without(start, terms["train"]))
     if found:
         model.load([COMPONENT], found)
-    return Prepared(replace(ask, tensors=sent), own, ())
-
-
-def _is_fold(name: str) -> bool:
-    return name.startswith(f"{COMPONENT}/fold.")
+    return Prepared(replace(ask, tensors=rest, bf16=rest_bf16), own, ())
 
 
 def _check_form(ask: Ask) -> None:

@@ -153,6 +153,29 @@ def attention_command(
 
 
 @app.command(
+    "export", epilog="Example:  fedcxr-server export --checkpoint runs/20261122-101530-a1b2-reports --out encoder"
+)
+def export_command(
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", help="A run's folder, or one of its checkpoints.")],
+    out: Annotated[Path, typer.Option("--out", help="The new folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's text tower as a plain Hugging Face folder, with its adapters merged in, for AutoModel to load."""
+    from server.export import NotExported, export
+
+    try:
+        about = export(checkpoint, out)
+    except NotExported as error:
+        _unusable(str(error), as_json)
+    except OSError as error:
+        _unusable(f"{out}: cannot be written ({error.strerror or type(error).__name__})", as_json)
+    if as_json:
+        console.print_json(json.dumps({"folder": str(out), **about}))
+    else:
+        console.print(str(out), soft_wrap=True)
+
+
+@app.command(
     "evaluate-text", epilog="Example:  fedcxr-server evaluate-text --checkpoint runs/20261122-101530-a1b2-reports -d STORE"
 )
 def evaluate_text_command(

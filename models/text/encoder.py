@@ -22,7 +22,7 @@ from models.text.batching import buckets
 from models.text.config import TextConfig
 from models.text.folding import Fold, Foldable, heads
 from models.text.layouts import EXTRA_FILE, CxrBertProjection, Extras
-from models.text.loading import load_backbone
+from models.text.loading import _quiet, load_backbone
 from models.text.pooling import LatentAttention, first_pool, last_pool, mean_pool
 from models.text.tokens import Row, TokenBatch, Tokens
 
@@ -232,7 +232,8 @@ class TextEncoder(nn.Module):
         and projection lie beside it."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.contiguous() for name, value in merged_state(self.trunk).items()}
-        self.trunk.save_pretrained(folder, state_dict=state, safe_serialization=True)
+        with _quiet():
+            self.trunk.save_pretrained(folder, state_dict=state, safe_serialization=True)
         self.tokens.save(folder)
         parts = {"pooling": self.pool, "projection": self.projection}
         extra = {f"{n}.{k}": v for n, part in parts.items() if part is not None for k, v in part.state_dict().items()}

@@ -18,7 +18,7 @@ def run(tmp_path_factory, tiny_store):
     return federate(tmp_path_factory.mktemp("cli"), tiny_store, arms=["federated", "local"])
 
 
-@pytest.mark.parametrize("command", ["simulate", "compare", "runs", "report", "attention"])
+@pytest.mark.parametrize("command", ["simulate", "compare", "runs", "report", "attention", "export"])
 def test_every_command_explains_itself_with_an_example(command):
     found = runner.invoke(app, [command, "--help"])
     assert found.exit_code == 0 and "Example:" in found.stdout and "--json" in found.stdout
@@ -39,7 +39,15 @@ def test_report_can_be_written_anew(run):
     assert (run.path / "report.html").exists()
 
 
-@pytest.mark.parametrize("words", [["runs", "--out", "/no/such"], ["compare", "/no/such"], ["report", "/no/such"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs", "--out", "/no/such"],
+        ["compare", "/no/such"],
+        ["report", "/no/such"],
+        ["export", "--checkpoint", "/no/such", "--out", "/no/such/out"],
+    ],
+)
 def test_what_is_not_there_exits_2(words):
     found = runner.invoke(app, words)
     assert found.exit_code == 2

@@ -152,3 +152,32 @@ def campaign(
     mean = torch.stack(wanted).mean(0)
     whole = base + torch.from_numpy(reached(current, made, layer)).float()
     return errors, float((whole - mean).norm() / mean.norm())
+
+
+def llama_1b(rank: int = 16) -> tuple[dict[str, torch.Size], int]:
+    """Shapes of the adapters on all seven linears of a Llama of 1B (the published shape of Llama-3.2-1B), by our names, and
+    the parameters of the trunk; on the meta device, without memory."""
+    from transformers import LlamaConfig, LlamaModel
+
+    from models.text.adapters import adapt
+    from models.text.config import Lora
+
+    about = LlamaConfig(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        vocab_size=128_256,
+    )
+    with torch.device("meta"):
+        trunk = LlamaModel(about)
+        parameters = sum(p.numel() for p in trunk.parameters())
+        part = adapt(trunk, Lora(rank=rank, alpha=2.0 * rank))
+    return {f"text_lora/{n}": t.shape for n, t in part.state_dict().items()}, parameters
+
+
+def bytes_of(shapes: Mapping[str, torch.Size], factors: str, width: int = 2) -> int:
+    """Bytes of the tensors of ``factors`` at ``width`` bytes a number (2: bfloat16)."""
+    return sum(width * s.numel() for n, s in shapes.items() if any(n.endswith(f".lora_{f}.weight") for f in factors))

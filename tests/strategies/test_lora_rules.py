@@ -20,7 +20,9 @@ from tests.strategies.lora_world import (
     ONE,
     SETTINGS,
     begun,
+    bytes_of,
     error,
+    llama_1b,
     moved,
     names,
     reached,
@@ -257,6 +259,17 @@ def test_no_dense_matrix_is_made_of_factors(monkeypatch):
         made, current = begun(name, start(2, big))
         made.combine(current, moved(current, made.train(1, current), [1.0, 1.0]))
     assert sizes and max(sizes) < 1_000_000
+
+
+def test_bytes_of_a_model_of_1b():
+    """All seven linears, rank 16, bfloat16: one factor a round stays within 12.5 MB, header included; both are 22.5 MB."""
+    shapes, parameters = llama_1b()
+    assert len(shapes) == 2 * 16 * 7
+    a, b, both = (bytes_of(shapes, f) for f in ("A", "B", "AB"))
+    assert (a, b) == (2 * 5_242_880, 2 * 6_029_312) and both == a + b
+    header = 200 * len(shapes)  # a name, a type, a shape and offsets each
+    assert max(a, b) + header <= 12.5e6 and (a + b) / 2 <= 11.3e6 and both <= 22.6e6
+    assert 4.9e9 < 4 * parameters < 5.0e9
 
 
 def test_a_factor_without_its_other_is_told():
