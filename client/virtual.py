@@ -40,6 +40,8 @@ log = logging.getLogger("fedcxr.virtual")
 _warm: dict[tuple[str, str], SiteTrainer] = {}
 _opened: dict[str, tuple[Launch, Store, dict[str, Any]]] = {}
 _lock = threading.Lock()
+_one_at_a_time = threading.Lock()
+"""Models begin from torch's global generator, of which a process has one: two sites at once would disturb each other's."""
 
 
 def handle(ask: Ask, run_config: dict[str, Any]) -> Answer:
@@ -56,7 +58,8 @@ def handle(ask: Ask, run_config: dict[str, Any]) -> Answer:
         trainer = _trainer(ask, run_config)
     except (ConfigError, LayoutError, PartitionError, PoolError, StoreError, StoreWriteError) as error:
         return Answer(site=ask.site, refusal=Refusal(Code.NO_DATA, str(error)))
-    return trainer.handle(ask)
+    with _one_at_a_time:
+        return trainer.handle(ask)
 
 
 def _log_beside(path: Path) -> None:
