@@ -27,6 +27,7 @@ from strategies.launch import Launch, launch
 from strategies.messages import Answer, Ask, Code, Refusal
 from strategies.virtual import (
     POOLED,
+    corrupted_rows,
     open_store,
     pooled_rows,
     server_rows,
@@ -80,6 +81,8 @@ def _trainer(ask: Ask, run_config: dict[str, Any]) -> SiteTrainer:
         if key not in _warm:
             launched, store, rows = _open(ask.run, run_config)
             store = store.without_labels(unlabelled_rows(launched, store, rows))
+            if launched.plan.simulation.corrupt_labels:
+                store = store.with_wrong_labels(corrupted_rows(launched, store, rows))
             if ask.site == POOLED:
                 mine = pooled_rows(rows, server_rows(launched, store))
             elif ask.site in rows:

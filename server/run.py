@@ -29,6 +29,7 @@ from server.hello import unsound, unsound_facts
 from server.joined import Joined, unteachable
 from server.judge import Judge
 from server.reference import Reference
+from server.robustness import robustness_rows
 from server.teaching import Lessons
 from strategies.code import code_hash
 from strategies.launch import Launch
@@ -345,6 +346,9 @@ class Run:
         if local:
             for row in self.judge.results(np.stack(local), phase):
                 self._line(phase, number, "local", "central", row)
+        if self.plan.evaluation.robustness and phase in self.plan.phases_judged_spoilt and number == phase.rounds:
+            for arm, strength, row in robustness_rows(self.plan, self.judge, self.cohorts, model, phase):
+                self._line(phase, number, arm, "central", row, strength=strength)
         self._scores = scores
         self.reference.keep(phase, number, scores)
 
@@ -415,7 +419,7 @@ class Run:
     def _summary(self) -> dict[str, Any]:
         phase = self.plan.phases[-1]
         lines = self.folder.lines("metrics.jsonl")
-        final = [x for x in lines if x["phase"] == phase.name and x["round"] == phase.rounds]
+        final = [x for x in lines if (x["phase"], x["round"]) == (phase.name, phase.rounds) and "strength" not in x]
         gain = gain_lines(self.judge, self.cohorts, self._final_scores(phase), phase) if self.judge else []
         return {
             "error": None,
@@ -426,6 +430,7 @@ class Run:
             "bytes_per_round": (self.traffic["up"] + self.traffic["down"]) // max(self.done, 1),
             "final": final,
             "gain": gain,
+            "robustness": [x for x in lines if "strength" in x],
             "marks": [e for e in self.folder.lines("events.jsonl") if e["event"] == "marked"],
         }
 
@@ -435,7 +440,9 @@ class Run:
             self._scores = {c.name: self.judge.scores(c.into(model), phase) for c in self.cohorts}
         return self._scores
 
-    def _line(self, phase: Phase, number: int, arm: str, site: str, row: Result, trained_on: str | None = None) -> None:
+    def _line(
+        self, phase: Phase, number: int, arm: str, site: str, row: Result, trained_on: str | None = None, **more: Any
+    ) -> None:
         self.folder.metric(
             phase=phase.name,
             round=number,
@@ -444,6 +451,7 @@ class Run:
             trained_on=trained_on,
             split=self.plan.evaluation.split,
             **row.line(),
+            **more,
         )
 
     def _refused(self, site: str, answer: Answer, number: int, cohort: Cohort | None = None) -> None:

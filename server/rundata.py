@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,11 +23,14 @@ MACRO = "macro"
 COHORTS = ("federated", "local", "pooled")
 SCORES = ("auroc", "auroc_within_site", "average_precision", "ece", "ece_floor", "brier")
 """Metrics of the evaluation protocol; other lines tell how training went (loss, seconds, bytes)."""
+UNDER = re.compile(r"(auroc|auroc_difference)_under_(\w+)")
+"""Metrics on films that are spoilt: which, and by what."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of ``metrics.jsonl``. For cohort `local`, ``trained_on`` is the site whose model it is."""
+    """One line of ``metrics.jsonl``. For cohort `local`, ``trained_on`` is the site whose model it is; ``strength`` is
+    how much the films were spoilt, for a metric of :data:`UNDER`."""
 
     phase: str
     round: int
@@ -42,6 +46,7 @@ class Line:
     n: int | None = None
     positives: int | None = None
     reason: str | None = None
+    strength: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +247,11 @@ class RunData:
         return kinds
 
     @cached_property
+    def spoilt(self) -> tuple[Line, ...]:
+        """Lines of metrics on films that were spoilt."""
+        return tuple(ln for ln in self.lines if ln.strength is not None and UNDER.fullmatch(ln.metric))
+
+    @cached_property
     def gains(self) -> tuple[Gain, ...]:
         """As the run wrote them (paired intervals), else plain differences of the last values."""
         given = self.results.get("gain")
@@ -401,4 +411,5 @@ def _parse_line(row: dict[str, Any]) -> Line | None:
         n=None if n is None else int(n),
         positives=None if positives is None else int(positives),
         reason=None if reason is None else str(reason),
+        strength=number(row.get("strength")),
     )

@@ -88,8 +88,10 @@ def line_chart(
     width: int = 520,
     height: int = 280,
     phases: Sequence[tuple[float, str]] = (),
+    x_ticks: Sequence[tuple[float, str]] | None = None,
 ) -> str:
-    """Lines over rounds with interval bands and labels at their ends; ``phases`` are dated vertical rules."""
+    """Lines with interval bands and labels at their ends; ``phases`` are dated vertical rules. ``x_ticks``: where the
+    axis is marked, and with what; by default at some whole numbers, for rounds."""
     xs = [p.x for s in series for p in s.points]
     x_range = (min(xs), max(xs)) if xs else (0.0, 1.0)
     if x_range[0] == x_range[1]:
@@ -98,7 +100,7 @@ def line_chart(
     ticks = steps(*y_range)
     left = max((len(show(t)) for t in ticks), default=0) * 6.6 + 12
     frame = _Frame(left, 14, width - room, height - 34, x_range, y_range)
-    parts = [*_grid(frame, ticks, show), *_rounds(frame, x_label), *_phases(frame, phases)]
+    parts = [*_grid(frame, ticks, show), *_axis(frame, x_label, x_ticks), *_phases(frame, phases)]
     parts += [_band(frame, s) for s in series if not s.faint]
     parts += [_line(frame, s) for s in series]
     parts += [_points(frame, s) for s in series if not s.faint]
@@ -134,14 +136,14 @@ def _grid(frame: _Frame, ticks: Sequence[float], show: Callable[[float], str]) -
     return parts
 
 
-def _rounds(frame: _Frame, label: str) -> list[str]:
+def _axis(frame: _Frame, label: str, ticks: Sequence[tuple[float, str]] | None) -> list[str]:
     parts = [
         f'<line class="axis" x1="{frame.left:.1f}" x2="{frame.right:.1f}" y1="{frame.bottom:.1f}" '
         f'y2="{frame.bottom:.1f}"/>'
     ]
-    low, high = frame.x_range
-    whole = [t for t in steps(low, high, 6) if float(t).is_integer()]
-    parts += [_text(frame.x(t), frame.bottom + 16, f"{t:g}", "tick", "middle") for t in whole]
+    if ticks is None:
+        ticks = [(t, f"{t:g}") for t in steps(*frame.x_range, 6) if float(t).is_integer()]
+    parts += [_text(frame.x(t), frame.bottom + 16, word, "tick", "middle") for t, word in ticks]
     parts.append(_text((frame.left + frame.right) / 2, frame.bottom + 31, label, "tick", "middle"))
     return parts
 

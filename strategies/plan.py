@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator
 
 from models.config import ConfigError, build, config, config_hash, override, read_yaml
+from models.evaluation.spoilt_films import Robustness
 from models.loop import LoopConfig
 from models.model import CxrModel, ModelConfig, initial_model
 from models.registry import Plugin, configure
@@ -129,7 +130,8 @@ class Evaluation:
 
     min_cell: fewest positives and negatives a site must have before it reports a finding (a site's own policy may ask
     for more). replicates: bootstrap resamples of patients. reference: name of a phase; the model at its end is what
-    every later round is compared with, on the same images, by DeLong's test.
+    every later round is compared with, on the same images, by DeLong's test. robustness: strengths of noise, blur,
+    contrast and brightness at which the models at the end of the run, and of that phase, are judged too; null for none.
     """
 
     split: Literal["validation", "test"] = "validation"
@@ -138,6 +140,7 @@ class Evaluation:
     min_cell: int = 5
     batch_size: int = 128
     reference: str | None = None
+    robustness: Robustness | None = None
 
     def check(self) -> None:
         if self.every < 1 or self.batch_size < 1:
@@ -189,6 +192,9 @@ class Simulation:
     labelled: dict[str, float] | None = None
     """Share of the training patients of each site whose labels are known; a site that is not named has no label. Null:
     all labels are known. Held-out patients keep theirs."""
+    corrupt_labels: float = 0.0
+    """Share of each site's labelled training films, drawn by hash and seed, that have all their answers (present, absent)
+    turned round: how much wrong labels cost. What lies at the server, and what is held out, keeps its labels."""
     lora_ranks: dict[str, int] = field(default_factory=dict)
     """Rank of the adapters at a site, as a hospital's own configuration would have it; the model's where none is given."""
     server: float = 0.0
@@ -206,6 +212,8 @@ class Simulation:
         for site, share in (self.labelled or {}).items():
             if not 0 <= share <= 1:
                 raise ConfigError(f"labelled.{site} {share}: a share in [0, 1]")
+        if not 0 <= self.corrupt_labels <= 1:
+            raise ConfigError(f"corrupt_labels {self.corrupt_labels}: a share in [0, 1]")
         if not 0 <= self.server < 1:
             raise ConfigError(f"server {self.server}: a share in [0, 1)")
         if not self.fractions.get("train"):
@@ -243,6 +251,7 @@ class RunConfig:
         self._check_shared_heads()
         self._check_server()
         self._check_adapters()
+        self._check_robustness()
         reference = self.evaluation.reference
         if reference is not None and reference not in phase_names:
             raise ConfigError(f"evaluation.reference {reference!r}: no phase of that name; one of {phase_names}")
@@ -285,6 +294,23 @@ class RunConfig:
                 f"simulation.server {self.simulation.server} and no phase with 'server': those patients would be lost; "
                 f"say in a phase how the server trains"
             )
+
+    def _check_robustness(self) -> None:
+        if self.evaluation.robustness is None:
+            return
+        if self.simulation is None:
+            raise ConfigError("evaluation.robustness and no 'simulation': the server has no films to judge by")
+        for phase in self.phases_judged_spoilt:
+            if not hasattr(phase.objective.build(), "logits"):
+                raise ConfigError(
+                    f"evaluation.robustness and phases.{phase.name}.objective {phase.objective.name!r}: films are spoilt, "
+                    f"and this objective finds nothing on films"
+                )
+
+    @property
+    def phases_judged_spoilt(self) -> tuple[Phase, ...]:
+        """The phases whose last models are judged on spoilt films, if ``evaluation.robustness`` asks for it."""
+        return tuple(p for p in self.phases if p is self.phases[-1] or p.name == self.evaluation.reference)
 
     def _check_adapters(self) -> None:
         lora = self.model.text.lora if self.model.text else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models.config import ConfigError, config_hash, to_plain
+from models.randomness import stream_seed
 from models.studies.partition import partition
 from models.studies.schema import Label
 from models.studies.splits import split
@@ -101,6 +102,20 @@ def unlabelled_rows(launched: Launch, store: Store, rows: Mapping[str, Mapping[s
         for site, of_site in rows.items()
     ]
     return np.sort(np.concatenate(hidden))
+
+
+def corrupted_rows(launched: Launch, store: Store, rows: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """Training rows whose answers the plan turns round (``simulation.corrupt_labels``): of each site, that share of the
+    films that ``store`` has an answer for to a finding some phase trains on. A greater share adds films to a smaller."""
+    share = launched.plan.simulation.corrupt_labels
+    findings = {f: None for phase in launched.plan.phases for f in getattr(phase.objective, "findings", ())}
+    answered = np.isin(store.labels(tuple(findings)), (Label.PRESENT, Label.ABSENT)).any(axis=1)
+    keys, found = store.strings("image"), [np.zeros(0, dtype=np.int64)]
+    for of_site in rows.values():
+        labelled = [int(row) for row in of_site["train"] if answered[row]]
+        labelled.sort(key=lambda row: stream_seed(launched.plan.seed, "corrupt labels", keys[row]))
+        found.append(np.array(labelled[: round(share * len(labelled))], dtype=np.int64))
+    return np.sort(np.concatenate(found))
 
 
 def pooled_rows(

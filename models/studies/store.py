@@ -55,6 +55,7 @@ class Store:
         self._shards: dict[int, np.ndarray] = {}
         self._resized: dict[tuple[int, str], np.ndarray] = {}
         self._hidden = np.zeros(0, dtype=np.int64)
+        self._turned = np.zeros(0, dtype=np.int64)
 
     @classmethod
     def open(cls, path: Path | str, cache: Path | str | None = None) -> Store:
@@ -121,6 +122,9 @@ class Store:
         for i, name in enumerate(columns):
             if name in self.table.column_names:
                 labels[:, i] = self.table[name].to_numpy()
+        turned = labels[self._turned]
+        answered = (turned == Label.PRESENT) | (turned == Label.ABSENT)
+        labels[self._turned] = np.where(answered, int(Label.PRESENT) + int(Label.ABSENT) - turned, turned)
         labels[self._hidden] = int(Label.UNMENTIONED)
         return labels
 
@@ -128,6 +132,12 @@ class Store:
         """The same store with every label of ``rows`` UNMENTIONED: what a hospital has that never labelled them."""
         other = copy.copy(self)
         other._hidden = np.union1d(self._hidden, np.asarray(rows, dtype=np.int64))
+        return other
+
+    def with_wrong_labels(self, rows: np.ndarray) -> Store:
+        """The same store with PRESENT and ABSENT exchanged in all labels of ``rows``: for measuring what errors cost."""
+        other = copy.copy(self)
+        other._turned = np.setxor1d(self._turned, np.asarray(rows, dtype=np.int64))
         return other
 
     def pixels(self, row: int) -> np.ndarray:

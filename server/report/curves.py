@@ -15,16 +15,22 @@ MEAN_OF_LOCAL = "local: mean of the sites' own models"
 History = Sequence[tuple[float, Cell]]
 
 
-def legend(local: str = "local: the site's own model", floor: bool = False, cohorts: Sequence[str] = COHORTS) -> Markup:
-    """Markers, dashes and words of the cohorts."""
+def legend(
+    local: str = "local: the site's own model",
+    floor: bool = False,
+    cohorts: Sequence[str] = COHORTS,
+    more: Sequence[Markup] = (),
+) -> Markup:
+    """Markers, dashes and words of the cohorts; ``more``: further keys."""
     names = {"federated": "federated", "local": local, "pooled": "pooled training"}
-    keys = [_key(f'<path class="line {c}" d="M0 7H24"/>{marker(c, 12, 7)}', names[c]) for c in cohorts]
+    keys = [key(f'<path class="line {c}" d="M0 7H24"/>{marker(c, 12, 7)}', names[c]) for c in cohorts]
     if floor:
-        keys.append(_key('<line class="rule" x1="12" x2="12" y1="0" y2="14"/>', "by chance, if calibrated"))
-    return tag("ul", *keys, kind="legend")
+        keys.append(key('<line class="rule" x1="12" x2="12" y1="0" y2="14"/>', "by chance, if calibrated"))
+    return tag("ul", *keys, *more, kind="legend")
 
 
-def _key(drawn: str, word: str) -> Markup:
+def key(drawn: str, word: str) -> Markup:
+    """An entry of a legend."""
     return tag("li", Markup(f'<svg viewBox="0 0 24 14" aria-hidden="true">{drawn}</svg>'), word)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from server.report import curves, headline, record, scores
 from server.report.cost import cost
 from server.report.html import Absent, Markup, join, tag, text
+from server.report.robustness import robustness
 from server.report.style import CSS
 from server.rundata import RunData, read_run
 
@@ -36,6 +37,7 @@ def render(run: RunData) -> str:
         ("sites", "Sites", scores.sites(run)),
         ("gains", "Who gained, who lost", scores.gains(run)),
         ("calibration", "Calibration", scores.calibration(run)),
+        ("robustness", "Robustness", robustness(run)),
         ("events", "Guard and events", record.events(run)),
         ("cost", "Cost", cost(run)),
         ("reproduce", "Reproduce and cite", record.reproduce(run)),
@@ -43,6 +45,7 @@ def render(run: RunData) -> str:
     ]
     if run.status == "failed":  # what went wrong comes first
         parts.sort(key=lambda part: part[0] != "events")
+    parts = [part for part in parts if part[2]]  # empty: not asked for
     missing = [(title, inside) for _, title, inside in parts if isinstance(inside, Absent)]
     parts = [part for part in parts if not isinstance(part[2], Absent)]
     if missing:

@@ -86,6 +86,7 @@ svg{overflow:visible}
 .line.faint{stroke-width:1;opacity:.38}
 .line.local{stroke-dasharray:5 3}.line.pooled{stroke-dasharray:1.5 3.5}
 .line.site{stroke:var(--pooled)}.line.site.faint{opacity:.55}
+.line.earlier.faint{stroke:var(--federated);stroke-width:1.4;stroke-dasharray:1 3;opacity:.9}
 .line.federated,.whisker.federated{stroke:var(--federated)}
 .line.local,.whisker.local{stroke:var(--local)}
 .line.pooled,.whisker.pooled{stroke:var(--pooled)}
