@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SiteRow:
-    """What the federation did for one site (macro AUROC on its own validation patients)."""
+    """What the federation did for one site (macro AUROC, or mean R@1, on its own validation patients)."""
 
     run: str
     gain: Gain
@@ -49,8 +49,9 @@ class SiteRow:
         return self.gain.verdict
 
 
-def table(run_folders: Sequence[Path], metric: str = "auroc") -> list[Row]:
-    """Findings (the mean first) x runs; ``local`` is the mean over the sites' own models."""
+def table(run_folders: Sequence[Path], metric: str = "") -> list[Row]:
+    """Findings (the mean first) x runs; ``local`` is the mean over the sites' own models. metric: that of each run's
+    headline, unless given; for text towers tasks stand in place of findings."""
     return _rows(_read(run_folders), metric)
 
 
@@ -67,11 +68,12 @@ def _read(run_folders: Sequence[Path]) -> list[tuple[str, RunData]]:
 
 
 def _rows(runs: Sequence[tuple[str, RunData]], metric: str) -> list[Row]:
-    findings = dict.fromkeys(f for _, run in runs for f in (MACRO, *run.findings))
+    named = {label: metric or run.headline[0] for label, run in runs}
+    findings = dict.fromkeys(f for label, run in runs for f in (MACRO, *run.kinds(named[label])))
     rows = []
     for finding in findings:
         for label, run in runs:
-            cells = {c: run.overall(c, metric, finding) for c in COHORTS}
+            cells = {c: run.overall(c, named[label], finding) for c in COHORTS}
             shown = next((c for c in cells.values() if c.n is not None), Cell())
             rows.append(
                 Row(
@@ -87,19 +89,20 @@ def _rows(runs: Sequence[tuple[str, RunData]], metric: str) -> list[Row]:
     return rows
 
 
-def print_table(run_folders: Sequence[Path], console: Console | None = None, metric: str = "auroc") -> None:
+def print_table(run_folders: Sequence[Path], console: Console | None = None, metric: str = "") -> None:
     """Both tables, for the command line; cohorts that no run has are left out."""
     console = console or Console()
     runs = _read(run_folders)
     for label, run in runs:
         if run.status != "completed":
             console.print(Text(f"{label}: {run.status}. {run.error or ''}".rstrip(), style="yellow"))
+    shown = metric or ", ".join(dict.fromkeys(run.headline[0] for _, run in runs))
     rows = [row for row in _rows(runs, metric) if any(cell.value is not None for cell in row.cells.values())]
     if not rows:
-        console.print(f"No run here has a value of {metric}.")
+        console.print(f"No run here has a value of {shown}.")
         return
     where = " / ".join(dict.fromkeys(run.where for _, run in runs))
-    _print_findings(rows, f"{metric}, {where}", len(runs) > 1, console)
+    _print_findings(rows, f"{shown}, {where}", len(runs) > 1, console)
     _print_sites(runs, console)
 
 
@@ -116,7 +119,7 @@ def _print_findings(rows: Sequence[Row], title: str, several: bool, console: Con
     for row in rows:
         name = Text("" if row.finding == before else row.finding, style="bold" if row.finding == MACRO else "")
         before = row.finding
-        support = "" if row.n is None else f"{row.positives} / {row.n}"
+        support = "" if row.n is None else f"{row.positives} / {row.n}" if row.positives is not None else str(row.n)
         cells = [Text(_fitted(show_cell(row.cells[c]), console)) for c in cohorts]
         shown.add_row(name, *([Text(row.run)] if several else []), support, *cells)
     console.print(shown)
@@ -127,7 +130,12 @@ def _print_sites(runs: Sequence[tuple[str, RunData]], console: Console) -> None:
     if not rows:
         console.print("No site has both a local and a federated value: who gained cannot be said.")
         return
-    shown = Table(title="Who gained, who lost (macro AUROC)", box=None, title_justify="left", pad_edge=False)
+    shown = Table(
+        title=f"Who gained, who lost ({', '.join(sorted({run.headline[1] for _, run in runs}))})",
+        box=None,
+        title_justify="left",
+        pad_edge=False,
+    )
     several = len(runs) > 1
     for title in [*(["run"] if several else []), "site"]:
         shown.add_column(title, overflow="fold")

@@ -27,6 +27,7 @@ from models.checkpoint import load, save, write_atomically
 from models.config import ConfigError, to_plain
 from models.evaluation.delong import DELONG
 from models.evaluation.protocol import METRICS
+from models.evaluation.textual import METRICS as QUESTIONS
 from strategies.code import code_hash
 from strategies.plan import RunConfig
 
@@ -35,7 +36,7 @@ VERSIONS = ("fedcxr", "torch", "flwr", "numpy", "kornia", "pyarrow", "safetensor
 
 def of_received(metric: str) -> bool:
     """Whether a site measured ``metric`` on the model that it received, which is the end of the round before."""
-    return metric.removeprefix("teacher_") in (*METRICS, *DELONG)
+    return metric.removeprefix("teacher_") in (*METRICS, *QUESTIONS, *DELONG)
 
 
 def now() -> str:

@@ -23,6 +23,9 @@ MACRO = "macro"
 COHORTS = ("federated", "local", "pooled")
 SCORES = ("auroc", "auroc_within_site", "average_precision", "ece", "ece_floor", "brier")
 """Metrics of the evaluation protocol; other lines tell how training went (loss, seconds, bytes)."""
+QUESTIONS = ("recall_at_1", "recall_at_5", "recall_at_10", "mc4", "mc4_ties", "mc4_margin", "mc4_beats")
+"""Metrics of the protocol for text towers."""
+JUDGED = (*SCORES, *QUESTIONS)
 UNDER = re.compile(r"(auroc|auroc_difference)_under_(\w+)")
 """Metrics on films that are spoilt: which, and by what."""
 
@@ -137,6 +140,21 @@ class RunData:
         return tuple(f for f in dict.fromkeys(scored) if f != MACRO)
 
     @cached_property
+    def text(self) -> bool:
+        """Whether the model was judged, at the end, by questions on reports and not by findings on films."""
+        return any(ln.metric in QUESTIONS for ln in self.final_lines) and not self.findings
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """The metric that one number tells of the run (its finding is ``macro``), and its name."""
+        return ("recall_at_1", "mean R@1") if self.text else ("auroc", "macro AUROC")
+
+    def kinds(self, metric: str) -> tuple[str, ...]:
+        """Findings, tasks or categories that ``metric`` has at the end, without the mean."""
+        named = dict.fromkeys(ln.finding for ln in self.final_lines if ln.metric == metric and ln.finding)
+        return self.findings if metric in SCORES else tuple(kind for kind in named if kind != MACRO)
+
+    @cached_property
     def moments(self) -> dict[tuple[str, int], float]:
         """Where each (phase, round) stands on the time axis, which runs on over the phases.
 
@@ -159,10 +177,10 @@ class RunData:
         """Scores of the last evaluated round of every cohort (and, for `local`, of every site's model)."""
         given = self.results.get("final")
         stated = tuple(_parse_lines(given)[0]) if isinstance(given, list) else ()
-        stated = tuple(line for line in stated if line.metric in SCORES)
+        stated = tuple(line for line in stated if line.metric in JUDGED)
         have = {line.cohort for line in stated}
         last: dict[tuple[str, str | None], float] = {}
-        scored = [ln for ln in self.lines if ln.metric in SCORES and ln.cohort not in have]
+        scored = [ln for ln in self.lines if ln.metric in JUDGED and ln.cohort not in have]
         for line in scored:
             key = (line.cohort, line.trained_on)
             last[key] = max(last.get(key, -math.inf), self.moment(line))
@@ -204,7 +222,7 @@ class RunData:
         return any(
             ln.cohort == "federated" and ln.site == CENTRAL
             for ln in self.lines + self.final_lines
-            if ln.metric in SCORES
+            if ln.metric in JUDGED
         )
 
     @property
@@ -264,7 +282,7 @@ class RunData:
         for site in (CENTRAL, *self.sites):
             for finding in (MACRO, *self.findings):
                 local, federated, pooled = (
-                    self.final(c, "auroc", finding, site).value for c in ("local", "federated", "pooled")
+                    self.final(c, self.headline[0], finding, site).value for c in ("local", "federated", "pooled")
                 )
                 if local is not None and federated is not None:
                     yield Gain(site, finding, local, federated, pooled, federated - local, None, None)

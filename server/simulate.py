@@ -186,7 +186,11 @@ class _Flower:
         return runs[0]
 
     def status(self, flower_id: str) -> str:
-        return str(self._run(flower_id).get("status", "unknown"))
+        """What Flower says of the run; ``unknown`` also where a busy machine leaves no time to ask."""
+        try:
+            return str(self._run(flower_id).get("status", "unknown"))
+        except subprocess.TimeoutExpired:
+            return "unknown"
 
     def details(self, flower_id: str) -> str:
         return str(self._run(flower_id).get("status-details", ""))

@@ -35,27 +35,32 @@ def key(drawn: str, word: str) -> Markup:
 
 
 def rounds(run: RunData) -> Markup:
-    """Macro AUROC overall and per site, training losses and update norms, per round."""
-    histories = {c: run.overall_history(c, "auroc", MACRO) for c in COHORTS}
+    """The headline metric overall and per site, training losses and update norms, per round."""
+    histories = {c: run.overall_history(c, run.headline[0], MACRO) for c in COHORTS}
     histories = {c: h for c, h in histories.items() if any(cell.value is not None for _, cell in h)}
     losses = [m for m in dict.fromkeys(ln.metric for ln in run.lines) if m == "loss" or m.endswith("_loss")]
     training = [_training(run, m, "Training loss", m.removesuffix("_loss")) for m in losses[:3]]
     training.append(_training(run, "update_norm", "Size of the updates", "norm"))
     if not histories:
-        said = "No macro AUROC was recorded in any round."
+        said = f"No {run.headline[1]} was recorded in any round."
         drawn = [figure for figure in training if figure]
         return join([tag("p", said), tag("div", *drawn, kind="grid2")]) if drawn else Absent(said)
     return join(
         [
             legend(MEAN_OF_LOCAL, cohorts=list(histories)),
             tag("div", _macro(run, histories), tag("div", *filter(None, training)), kind="grid-main"),
-            details("Macro AUROC per round in numbers", _round_table(run, histories)),
+            details(f"{_title(run)} per round in numbers", _round_table(run, histories)),
             _per_site(run),
         ]
     )
 
 
-def _series(histories: Mapping[str, History], labels: bool) -> list[Series]:
+def _title(run: RunData) -> str:
+    name = run.headline[1]
+    return name[0].upper() + name[1:]
+
+
+def series(histories: Mapping[str, History], labels: bool) -> list[Series]:
     """Federated last, so that it lies on top."""
     made = []
     for cohort in ("pooled", "local", "federated"):
@@ -90,8 +95,8 @@ def _phase_rules(run: RunData) -> list[tuple[float, str]]:
 
 def _macro(run: RunData, histories: Mapping[str, History]) -> Markup:
     chart = line_chart(
-        _series(histories, labels=True),
-        title="Macro AUROC per round",
+        series(histories, labels=True),
+        title=f"{_title(run)} per round",
         description=f"{_ends(histories)} The numbers follow in a table.",
         x_label="round",
         y_range=_score_range(list(histories.values())),
@@ -102,7 +107,7 @@ def _macro(run: RunData, histories: Mapping[str, History]) -> Markup:
     )
     shaded = any(c.low is not None for h in histories.values() for _, c in h)
     note = run.where + ("; bands are 95 % intervals" if shaded else "")
-    return tag("figure", tag("figcaption", "Macro AUROC", tag("small", f" {note}")), Markup(chart))
+    return tag("figure", tag("figcaption", _title(run), tag("small", f" {note}")), Markup(chart))
 
 
 def _round_table(run: RunData, histories: Mapping[str, History]) -> Markup:
@@ -113,13 +118,13 @@ def _round_table(run: RunData, histories: Mapping[str, History]) -> Markup:
     cut = xs[-ROUNDS_IN_TABLE:]
     rows = [[names.get(x, f"{x:g}"), *(interval(at[c].get(x, Cell())) for c in at)] for x in cut]
     more = "" if len(cut) == len(xs) else f" The last {len(cut)} of {len(xs)} rounds; metrics.jsonl holds all."
-    return table(["round", *at], rows, f"Macro AUROC, {run.where}.{more}")
+    return table(["round", *at], rows, f"{_title(run)}, {run.where}.{more}")
 
 
 def _per_site(run: RunData) -> Markup:
     curves: dict[str, dict[str, History]] = {}
     for site in run.sites:
-        found = {c: run.history(c, "auroc", MACRO, site) for c in COHORTS}
+        found = {c: run.history(c, run.headline[0], MACRO, site) for c in COHORTS}
         found = {c: h for c, h in found.items() if any(cell.value is not None for _, cell in h)}
         if found:
             curves[site] = found
@@ -127,7 +132,7 @@ def _per_site(run: RunData) -> Markup:
         return Markup("")
     shown = dict(list(curves.items())[:SMALL_MULTIPLES])
     y_range = _score_range([h for found in shown.values() for h in found.values()])
-    figures = [tag("figure", tag("figcaption", s), _site_chart(s, found, y_range)) for s, found in shown.items()]
+    figures = [tag("figure", tag("figcaption", s), _site_chart(run, s, found, y_range)) for s, found in shown.items()]
     hidden = len(curves) - len(shown)
     note = tag("p", f"{hidden} further sites stand in the table of sites.", kind="note") if hidden else ""
     lead = tag(
@@ -135,14 +140,14 @@ def _per_site(run: RunData) -> Markup:
         "Each site on its own validation patients; one scale for all. Local is the site's own model.",
         kind="note",
     )
-    return join([tag("h3", "Macro AUROC at each site"), lead, tag("div", *figures, kind="small"), note])
+    return join([tag("h3", f"{_title(run)} at each site"), lead, tag("div", *figures, kind="small"), note])
 
 
-def _site_chart(site: str, histories: Mapping[str, History], y_range: tuple[float, float]) -> Markup:
+def _site_chart(run: RunData, site: str, histories: Mapping[str, History], y_range: tuple[float, float]) -> Markup:
     return Markup(
         line_chart(
-            _series(histories, labels=False),
-            title=f"Macro AUROC per round at {site}",
+            series(histories, labels=False),
+            title=f"{_title(run)} per round at {site}",
             description=_ends(histories),
             x_label="round",
             y_range=y_range,

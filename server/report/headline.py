@@ -6,6 +6,12 @@ from server.report.html import DASH, Markup, count, join, signed, size, tag, thr
 from server.rundata import CENTRAL, MACRO, Cell, Gain, RunData, number
 from server.runs import duration, rounds_done, show_seconds
 
+TILES = (
+    ("Macro AUROC", "auroc"),
+    ("Within sites", "auroc_within_site"),
+    ("Mean R@1", "recall_at_1"),
+    ("Errors told apart (MC4)", "mc4"),
+)
 CONFOUNDED = 0.02
 """A macro AUROC that falls by more than this within sites is partly earned by telling hospitals apart."""
 
@@ -42,14 +48,15 @@ def failure(run: RunData) -> Markup:
 
 def sentence(run: RunData) -> Markup:
     """What came out, with its interval and what it is compared with."""
-    macro = run.overall("federated", "auroc", MACRO)
+    metric, name = run.headline
+    macro = run.overall("federated", metric, MACRO)
     done = rounds_done(run)
     over = f"{_plural(done, 'round')} over {_plural(len(run.sites), 'site')}{_images(run)}"
     if macro.value is None:
         why = f": {macro.reason}" if macro.reason else ""
         return join([f"No federated score was recorded{why}. The run did {over}."])
     parts: list[object] = [
-        f"After {over}, the federated model reaches a macro AUROC of ",
+        f"After {over}, the federated model reaches a {name} of ",
         tag("b", three(macro.value)),
     ]
     if macro.low is not None and macro.high is not None:
@@ -58,16 +65,18 @@ def sentence(run: RunData) -> Markup:
         least, most = three(macro.least), three(macro.most)
         parts.append(f" on average over {macro.models} sites ({least} to {most}), each on its own unseen patients")
     elif macro.n is not None:
-        parts.append(f" on {count(macro.n)} images of patients it has not seen")
+        items = "questions on reports" if run.text else "images"
+        parts.append(f" on {count(macro.n)} {items} of patients it has not seen")
     parts.append(".")
-    local, pooled = (run.overall(c, "auroc", MACRO) for c in ("local", "pooled"))
+    local, pooled = (run.overall(c, metric, MACRO) for c in ("local", "pooled"))
+    same = "questions" if run.text else "images"
     if local.value is not None:
         several = f"the models that the {local.models} sites trained alone average"
         which = several if local.models > 1 else "local training reaches"
-        parts.append(f" On the same images {which} {three(local.value)}")
+        parts.append(f" On the same {same} {which} {three(local.value)}")
         parts.append(f" and pooled training reaches {three(pooled.value)}." if pooled.value is not None else ".")
     elif pooled.value is not None:
-        parts.append(f" On the same images pooled training reaches {three(pooled.value)}.")
+        parts.append(f" On the same {same} pooled training reaches {three(pooled.value)}.")
     tally = _tally(run)
     return join([*parts, f" {tally}" if tally else ""])
 
@@ -113,7 +122,7 @@ def warning(run: RunData) -> Markup:
 def tiles(run: RunData) -> Markup:
     """The numbers people look for first; those that are not known are left out."""
     shown: list[tuple[str, object, object]] = []
-    for title, metric in (("Macro AUROC", "auroc"), ("Within sites", "auroc_within_site")):
+    for title, metric in TILES:
         cell = run.overall("federated", metric, MACRO)
         if cell.value is not None:
             shown.append((title, three(cell.value), _range(cell)))

