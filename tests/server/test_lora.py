@@ -1,5 +1,5 @@
 """Adapters in a federation: what crosses the wire, what each side refuses, the true mean after every round, resuming, and
-the exported model. Real ServerApp code, real trainers, in-process grid of one node (torch's global generator is one)."""
+the exported model. Real ServerApp code, real trainers, in-process grid."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def watched(change=lambda ask, answer: answer):
 
 def run(folder, store, *phases, client=None, **more):
     cold()
-    return federate(folder, store, client, nodes=1, **changes(*phases, **more))
+    return federate(folder, store, client, **changes(*phases, **more))
 
 
 def lines(found, metric, **where):
