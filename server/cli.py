@@ -96,6 +96,30 @@ def compare_command(
         print_table(folders)
 
 
+@app.command("curves", epilog="Example:  fedcxr-server curves runs/* --by simulation.corrupt_labels --out curves.html")
+def curves_command(
+    folders: Annotated[list[Path], typer.Argument(help="Completed runs, one or more (seeds) at each value.")],
+    by: Annotated[str, typer.Option("--by", help="Dotted key of the plan that the axis is, e.g. federation.quorum.")],
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("curves.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Draw macro AUROC of several runs over one value of their plans, as a page with its numbers."""
+    from server.sweep import SweepError, sweep, write_page
+
+    try:
+        found = sweep(folders, by)
+        write_page(out, f"Macro AUROC over {by}", [(by, found)])
+    except (SweepError, FileNotFoundError) as error:
+        _unusable(str(error), as_json)
+    except OSError as error:
+        _unusable(f"{out}: cannot be written ({error.strerror or type(error).__name__})", as_json)
+    if as_json:
+        spots = [{"x": s.x, "cohort": s.cohort, **asdict(s.cell)} for s in found.spots]
+        console.print_json(json.dumps({"page": str(out), "by": by, "spots": spots, "differ": found.differ}))
+    else:
+        console.print(str(out), soft_wrap=True)
+
+
 @app.command("runs", epilog="Example:  fedcxr-server runs --out runs --json")
 def runs_command(out: Out = DEFAULT_OUT, as_json: AsJson = False) -> None:
     """List the runs of a folder: what, when, how far, how good, and why it failed."""
@@ -176,7 +200,8 @@ def export_command(
 
 
 @app.command(
-    "evaluate-text", epilog="Example:  fedcxr-server evaluate-text --checkpoint runs/20261122-101530-a1b2-reports -d STORE"
+    "evaluate-text",
+    epilog="Example:  fedcxr-server evaluate-text --checkpoint runs/20261122-101530-a1b2-reports -d STORE",
 )
 def evaluate_text_command(
     data: Annotated[Path, typer.Option("--data", "-d", help="A study store with reports.")],
