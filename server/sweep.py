@@ -21,7 +21,7 @@ from server.svg import Point, Series, line_chart, span
 LOG_OVER = 20.0
 """Largest over smallest value from which the axis counts in powers."""
 
-BESIDE = ("name", "seed")
+BESIDE = ("name", "seed", "simulation.partition.seed")
 """Keys of a plan in which runs may differ and still be of one curve."""
 
 
@@ -136,8 +136,8 @@ def draw(found: Sweep) -> Markup:
         x_label=found.by + (" (axis in powers of ten)" if place is math.log10 else ""),
         y_range=span(values, (0.0, 1.0), least=0.1),
         show=lambda v: f"{v:.2f}",
-        width=640,
-        height=320,
+        width=1000,
+        height=380,
         x_ticks=[(place(x), f"{x:g}") for x in xs],
     )
     most = max(found.runs.values())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from server.report.curves import MEAN_OF_LOCAL, key, legend
-from server.report.html import DASH, Absent, Markup, details, interval, join, signed, table, tag, three
+from server.report.html import DASH, MINUS, Absent, Markup, details, interval, join, signed, table, tag, three
 from server.rundata import COHORTS, MACRO, UNDER, Cell, Line, RunData
 from server.svg import Point, Series, line_chart, span, steps
 
@@ -89,13 +89,17 @@ def _figure(
         y_range=y_range,
         show=lambda v: f"{v:.2f}",
         height=240,
-        x_ticks=[(x, f"{x:g}".replace("-", "\N{MINUS SIGN}")) for x in _marked(strengths)],
+        x_ticks=[(x, _strength(x)) for x in _marked(strengths)],
     )
     return tag("figure", tag("figcaption", title), Markup(chart))
 
 
 def _points(curve: Curve, name: str) -> list[Point]:
     return [Point(x, ln.value, ln.low, ln.high, f"{name}, {x:g}: {three(ln.value)}") for x, ln in sorted(curve.items())]
+
+
+def _strength(x: float) -> str:
+    return f"{x:g}".replace("-", MINUS)
 
 
 def _marked(strengths: Sequence[float]) -> Sequence[float]:
@@ -125,7 +129,7 @@ def _table(
         for x in sorted({x for phase, c in columns for x in found.get((phase, c, kind), {})}):
             cells = [interval(_cell(found.get((p, c, kind), {}).get(x))) for p, c in columns]
             change = lost.get((last, "federated", kind), {}).get(x)
-            rows.append([f"{kind} {x:g}", *cells, _change(change)])
+            rows.append([f"{kind} {_strength(x)}", *cells, _change(change)])
     head = ["films", *cohorts, *(f"federated, end of {p}" for p in earlier), "federated, against untouched films"]
     caption = f"Macro AUROC {run.where}; the change has a paired interval."
     return table(head, rows, caption, ["", *["num"] * (len(head) - 1)])

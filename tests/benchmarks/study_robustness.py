@@ -26,6 +26,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models.config import ConfigError, config_hash, override, read_yaml
+from server.compare import show_cell
 from server.rundata import number, read_run
 from server.simulate import simulate
 from server.sweep import Sweep, sweep, write_page
@@ -101,9 +102,7 @@ def say(curve: str, found: Sweep, folders: dict[float, list[Path]]) -> None:
         for cohort in found.cohorts:
             for spot in found.curve(cohort):
                 if spot.x == value:
-                    cell = spot.cell
-                    ends = (cell.low, cell.high) if cell.models == 1 else (cell.least, cell.most)
-                    shown.append(f"{cohort} {cell.value:.4f} [{ends[0]:.4f}, {ends[1]:.4f}]")
+                    shown.append(f"{cohort} {show_cell(spot.cell)}")
         print(f"  {value:6g}  {'  '.join(shown)}   {unevenness(folders[value][0])}")
 
 

@@ -78,6 +78,14 @@ def test_plans_that_differ_otherwise_are_said_to(tmp_path):
     assert "also differ in phases.0.rounds" in draw(found)
 
 
+def test_another_draw_of_the_sites_is_of_the_same_curve(tmp_path):
+    runs = []
+    for seed in range(2):
+        simulation = {"corrupt_labels": 0.1, "partition": {"alpha": 0.3, "seed": seed}}
+        runs.append(make(tmp_path, 0.3, seed, simulation=simulation))
+    assert sweep(runs, "simulation.partition.alpha").differ == ()
+
+
 @pytest.mark.parametrize(
     ("x", "status", "by", "text"),
     [
