@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -225,16 +226,33 @@ def _superlink(log: Path):
         *("--insecure", "--simulation", "--isolation", "subprocess", "--host", "127.0.0.1", "--port", str(port)),
         *("--database", str(home / "state.db")),
     ]
-    with log.open("ab") as out:
+    with log.open("ab") as out, _asked_to_end():
         process = subprocess.Popen(
             command, cwd=home / "work", env=environment, stdout=out, stderr=out, start_new_session=True
         )
+        try:
+            _until_healthy(process, port, log)
+            yield _Flower(process, home, environment, log)
+        finally:
+            _stop(process)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _asked_to_end():
+    """SIGTERM ends this process by an exception, so that Flower and Ray do not go on without it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # a thread cannot take signals
+        return
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        _until_healthy(process, port, log)
-        yield _Flower(process, home, environment, log)
+        yield
     finally:
-        _stop(process)
-        shutil.rmtree(home, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

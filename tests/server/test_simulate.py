@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -47,6 +49,21 @@ def test_simulation_succeeds_from_any_folder_and_leaves_nothing_running(tmp_path
     assert flower_processes() <= before, "the daemon or Ray outlived the command"
     listed = json.loads(run("runs", "--out", tmp_path / "out", "--json").stdout)
     assert [r["status"] for r in listed] == ["completed"]
+
+
+def test_a_simulation_that_is_asked_to_end_leaves_nothing_running(tmp_path, tiny_store):
+    before = flower_processes()
+    plan = write_plan(tmp_path / "plan.yaml")
+    command = [*SERVER, "simulate", "-c", plan, "-d", tiny_store, "--out", tmp_path / "out"]
+    running = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not flower_processes() - before and time.monotonic() < end:
+        time.sleep(0.1)
+    ours = flower_processes() - before
+    assert ours
+    running.terminate()
+    assert running.wait(60) == 128 + signal.SIGTERM
+    assert not flower_processes() & ours
 
 
 @pytest.mark.slow
