@@ -20,7 +20,7 @@ from models.evaluation.clinical import MissingScorer, scorer
 from models.evaluation.nearest import nearest_results
 from models.evaluation.questions import ReportQuestions
 from models.evaluation.results import MACRO, Result
-from models.evaluation.robustness import NOISES, curve
+from models.evaluation.spoilt_reports import NOISES, curve
 from models.evaluation.textual import BEATS, HEADLINES, Instructions, answers, no_instruction, text_results
 from models.studies.store import Store, StoreError
 from models.studies.views import ViewError

@@ -10,7 +10,7 @@ import pytest
 from models.config import build
 from models.evaluation.questions import ReportQuestions
 from models.evaluation.results import MACRO
-from models.evaluation.robustness import curve
+from models.evaluation.spoilt_reports import curve
 from models.evaluation.textual import answers, text_results
 from models.text.config import TextConfig
 from tests.models.objectives.towers import REPORTS, report_store

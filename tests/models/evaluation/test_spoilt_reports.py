@@ -7,7 +7,7 @@ import difflib
 import numpy as np
 import pytest
 
-from models.evaluation.robustness import LEVELS, NOISES, curve, noisy
+from models.evaluation.spoilt_reports import LEVELS, NOISES, curve, noisy
 
 TEXTS = [
     f"There is a {size} mm nodule in the {side} {place} lobe. No pneumothorax or pleural effusion."
