@@ -23,6 +23,7 @@ from client.keeping import Kept
 from client.outbox import Outbox, one_line
 from client.parts import Parts
 from client.policy import Policy, consent
+from client.settled import settle
 from models.checkpoint import load as load_tensors
 from models.checkpoint import save as save_tensors
 from models.config import ConfigError, build, config_hash
@@ -133,6 +134,7 @@ class SiteTrainer:
         parts = Parts(self.site.folder / "kept" / f"{own}-adapters")
         ready = prepare(ask, model, self._start, parts, self.site.lora_rank)
         ask, adapter, frozen = ready.ask, ready.facts, ready.frozen
+        ask = settle(ask, model, objective.trains)
         stays, left = self._receive(ask, model, objective, kept)
         metrics = self._evaluate(ask, model, objective, f"{SITE}teacher" in left) if ask.evaluate else []
         if ask.kind is Kind.EVALUATE:

@@ -73,7 +73,9 @@ class Cohort:
             self.tensors |= self.desk.rounded(self.tensors, phase.exchange.dtype)
         travelling = {n: t for n, t in self.tensors.items() if n.split("/")[0] in components}
         self._sent = phase.exchange.select(travelling)
-        plain, plain_bf16 = to_wire({n: t for n, t in self._sent.items() if not factor_of(n)}, phase.exchange.dtype)
+        settled = sorted(name for name in plan.settled(phase, self.tensors) if not factor_of(name))
+        given = {n: t for n, t in self._sent.items() if not factor_of(n)} | {n: self.tensors[n] for n in settled}
+        plain, plain_bf16 = to_wire(given, phase.exchange.dtype)
         asks = {}
         for site in self.sites if sites is None else sites:
             arrays, bf16, terms = plain, plain_bf16, {}
@@ -98,6 +100,7 @@ class Cohort:
                 and (kind is Kind.EVALUATE or (number - 1) % plan.evaluation.every == 0),
                 components=components,
                 keep=phase.exchange.keep,
+                settled=tuple(sorted({name.split("/")[0] for name in settled})),
                 wire_dtype=phase.exchange.dtype,
                 adapter=terms,
                 bf16=bf16,

@@ -97,6 +97,7 @@ class Ask:
     rounds: int = 0
     components: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()  # patterns of tensors that stay at the site
+    settled: tuple[str, ...] = ()  # components of earlier phases that this one builds on and does not change
     wire_dtype: str = "float32"
     evaluate: bool = True
     privacy: dict[str, Any] = field(default_factory=dict)
@@ -144,7 +145,7 @@ def from_fields(cls: type, values: Any, tensors: dict[str, np.ndarray]) -> Any:
                 f"protocol {values.get('protocol')!r}, this side speaks {PROTOCOL}; install the same release on both"
             )
         _check_types(cls, values)
-        for name in ("components", "keep", "bf16"):
+        for name in ("components", "keep", "settled", "bf16"):
             if name in values:
                 values[name] = tuple(values[name])
         if cls is Ask:

@@ -14,6 +14,7 @@ federation: {quorum: 0.5, deadline_seconds: 600}
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -270,6 +271,16 @@ class RunConfig:
                         f"phases.{phase.name}.objective.{key} {size} and model.vision.patch {patch}: the patch must "
                         f"divide the size"
                     )
+
+    def settled(self, phase: Phase, names: Iterable[str]) -> set[str]:
+        """Those of the model's tensor ``names`` that travelled in a phase before ``phase`` and are of components that it
+        does not train: every site must build on what was agreed there, not on what it had when it last trained."""
+        trains, found = set(phase.objective.build().trains), set()
+        for earlier in self.phases[: [p.name for p in self.phases].index(phase.name)]:
+            components = earlier.exchange.travelling(earlier.objective.build().trains)
+            travelled = earlier.exchange.select({n: None for n in names if n.split("/")[0] in components})
+            found |= {name for name in travelled if name.split("/")[0] not in trains}
+        return found
 
     def _check_shared_heads(self) -> None:
         """Phases with one objective share its heads, so what shapes these must agree."""
