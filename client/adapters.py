@@ -12,12 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from client.parts import ID, Parts
 from models.model import CxrModel
-from models.text.adapters import draw
 from models.text.folding import Fold
 from strategies.adapters import (
     COMPONENT,
@@ -28,6 +26,7 @@ from strategies.adapters import (
     facts,
     fold_name,
     in_dtype,
+    makeable,
     names_without,
     of_factor,
     part_id,
@@ -89,15 +88,14 @@ def prepare(ask: Ask, model: CxrModel, start: Mapping[str, Tensor], parts: Parts
     adapters.resize(rank, lora.alpha)
     found = _factors(ask, cut(start, rank), parts)
     parts.keep({*terms["pieces"].values(), *(fold["id"] for fold in terms["folds"])})
-    rest = {name: value for name, value in ask.tensors.items() if not name.startswith(f"{COMPONENT}/")}
-    rest_bf16 = tuple(name for name in ask.bf16 if name in rest)
+    rest = ask.only({name for name in ask.tensors if not name.startswith(f"{COMPONENT}/")})
     if COMPONENT in ask.components:
         arrays, bf16 = to_wire(found, ask.wire_dtype)
-        whole = replace(ask, tensors=rest | arrays, bf16=rest_bf16 + bf16)
+        whole = replace(rest, tensors=rest.tensors | arrays, bf16=rest.bf16 + bf16)
         return Prepared(whole, own, names_without(start, terms["train"]))
     if found:
         model.load([COMPONENT], found)
-    return Prepared(replace(ask, tensors=rest, bf16=rest_bf16), own, ())
+    return Prepared(rest, own, ())
 
 
 def _check_form(ask: Ask) -> None:
@@ -148,11 +146,8 @@ def _rebase(ask: Ask, folded: Any, base: str, parts: Parts) -> None:
 
 def _sent_fold(ask: Ask, number: int) -> dict[str, Tensor] | None:
     prefix = fold_name(number, "")
-    return {n.removeprefix(prefix): t for n, t in _sent(ask, prefix).items()} or None
-
-
-def _sent(ask: Ask, prefix: str) -> dict[str, Tensor]:
-    return as_sent({name: array for name, array in ask.tensors.items() if name.startswith(prefix)}, ask.bf16)
+    sent = as_sent({n: array for n, array in ask.tensors.items() if n.startswith(prefix)}, ask.bf16)
+    return {name.removeprefix(prefix): tensor for name, tensor in sent.items()} or None
 
 
 def _factors(ask: Ask, start: Mapping[str, Tensor], parts: Parts) -> dict[str, Tensor]:
@@ -160,7 +155,7 @@ def _factors(ask: Ask, start: Mapping[str, Tensor], parts: Parts) -> dict[str, T
     found: dict[str, Tensor] = {}
     for factor, part in ask.adapter["pieces"].items():
         names = of_factor(start, factor)
-        sent = {name: value for name, value in _sent(ask, f"{COMPONENT}/").items() if name in names}
+        sent = as_sent({name: ask.tensors[name] for name in names if name in ask.tensors}, ask.bf16)
         tensors = sent or parts.get(part) or _remade(ask, start, factor, part)
         if tensors is None:
             raise NotOurs(Code.PART, f"factor {factor} is neither sent nor here; send it")
@@ -172,13 +167,8 @@ def _factors(ask: Ask, start: Mapping[str, Tensor], parts: Parts) -> dict[str, T
 
 
 def _remade(ask: Ask, start: Mapping[str, Tensor], factor: str, part: str) -> dict[str, Tensor] | None:
-    """Factors that both sides can make: those of the run's start, zero, and what is drawn from the seed."""
-    begun = of_factor(start, factor)
-    tries = [begun, {name: torch.zeros_like(value) for name, value in begun.items()}]
-    if factor == "A" and ask.adapter["drawn"]:
-        number = ask.adapter["drawn"]
-        tries.append({n: draw(ask.seed, ask.phase, number, n, tuple(v.shape)) for n, v in begun.items()})
-    for tensors in tries:
+    """The factor that ``part`` names, if both sides can make it."""
+    for tensors in makeable(start, factor, ask.seed, ask.phase, ask.adapter["drawn"]):
         tensors = in_dtype(tensors, ask.wire_dtype)
         if part_id(tensors) == part:
             return tensors

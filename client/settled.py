@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 from models.model import CxrModel
 from strategies.messages import Ask, ProtocolError
@@ -23,8 +22,6 @@ def settle(ask: Ask, model: CxrModel, trains: Collection[str]) -> Ask:
     own = model.state(ask.settled)
     if given - own.keys():
         raise ProtocolError(f"{min(given - own.keys())}: the model has no such tensor")
-    sent = {name: ask.tensors[name] for name in given}
-    bf16 = tuple(name for name in ask.bf16 if name in given)
-    model.load(ask.settled, own | from_wire(sent, bf16, {name: own[name] for name in given}))
-    rest = {name: array for name, array in ask.tensors.items() if name not in given}
-    return replace(ask, tensors=rest, bf16=tuple(name for name in ask.bf16 if name not in given))
+    sent = ask.only(given)
+    model.load(ask.settled, own | from_wire(sent.tensors, sent.bf16, {name: own[name] for name in given}))
+    return ask.only(ask.tensors.keys() - given)

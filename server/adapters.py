@@ -16,7 +16,18 @@ from torch import Tensor
 from models.model import CxrModel
 from models.text.adapters import draw
 from models.text.folding import Fold, heads
-from strategies.adapters import COMPONENT, cut, factor_of, facts, fold_name, in_dtype, names_without, of_factor, part_id
+from strategies.adapters import (
+    COMPONENT,
+    cut,
+    factor_of,
+    facts,
+    fold_name,
+    in_dtype,
+    makeable,
+    names_without,
+    of_factor,
+    part_id,
+)
 from strategies.plan import Phase, RunConfig
 from strategies.rules._adapters import AdapterRule, Setting
 from strategies.rules._base import Rule
@@ -136,12 +147,8 @@ class Desk:
 
     def _makeable(self, phase: Phase, rank: int, drawn: int | None) -> frozenset[str]:
         """Parts that every site can make of the seed."""
-        start = cut(self._start, rank)
-        zero = {name: torch.zeros_like(value) for name, value in of_factor(start, "B").items()}
-        found = [of_factor(start, "A"), of_factor(start, "B"), zero]
-        if drawn is not None:
-            a = of_factor(start, "A")
-            found.append({n: draw(self.plan.seed, phase.name, drawn, n, tuple(v.shape)) for n, v in a.items()})
+        start, seed = cut(self._start, rank), self.plan.seed
+        found = (part for factor in ("A", "B") for part in makeable(start, factor, seed, phase.name, drawn))
         return frozenset(part_id(in_dtype(part, phase.exchange.dtype)) for part in found)
 
     # -- in a checkpoint -------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ received it or can draw it from the run's seed, is named and not sent. Folds are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.checkpoint import hash_tensors
+from models.text.adapters import draw
 from models.text.config import Lora
 
 COMPONENT = "text_lora"
@@ -74,6 +75,18 @@ def in_dtype(tensors: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:
 def cut(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     """The first ``rank`` rows of every A and columns of every B."""
     return {n: (t[:rank] if factor_of(n) == "A" else t[:, :rank]).contiguous() for n, t in tensors.items()}
+
+
+def makeable(
+    start: Mapping[str, Tensor], factor: str, seed: int, phase: str, drawn: int | None
+) -> Iterator[dict[str, Tensor]]:
+    """What server and site can both make of ``factor`` without sending it: that of the run's common ``start``, zero, and
+    an A drawn afresh from the seed for round ``drawn``. Server and site must list the same."""
+    begun = of_factor(start, factor)
+    yield begun
+    yield {name: torch.zeros_like(value) for name, value in begun.items()}
+    if factor == "A" and drawn:
+        yield {name: draw(seed, phase, drawn, name, tuple(value.shape)) for name, value in begun.items()}
 
 
 def names_without(names: Iterable[str], train: str) -> tuple[str, ...]:

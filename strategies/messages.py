@@ -15,6 +15,7 @@ import math
 import struct
 import types
 import typing
+from collections.abc import Container
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -105,6 +106,11 @@ class Ask:
     bf16: tuple[str, ...] = ()
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     protocol: int = PROTOCOL
+
+    def only(self, names: Container[str]) -> Ask:
+        """The same ask with those tensors alone that are among ``names``."""
+        tensors = {name: array for name, array in self.tensors.items() if name in names}
+        return dataclasses.replace(self, tensors=tensors, bf16=tuple(name for name in self.bf16 if name in tensors))
 
 
 @dataclass(frozen=True)

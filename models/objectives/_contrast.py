@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.config import ConfigError
 from models.language.canonical import canonical_keys
-
-TextPart = Literal["text", "text_lora", "text_pool", "text_proj"]
 
 
 def contrast(queries_BD: Tensor, documents_MD: Tensor, excluded_BM: Tensor, scale: float) -> Tensor:
@@ -38,9 +34,3 @@ def false_negatives(queries: Sequence[str], positives: Sequence[str], negatives:
     others.fill_diagonal_(False)
     hard = (n[None] == p[:, None]) | (n[None] == q[:, None])
     return torch.cat([others, hard], dim=1)
-
-
-def needs_text(model: nn.Module, name: str) -> None:
-    """Raises ConfigError for a model without a text tower."""
-    if getattr(model, "text", None) is None:
-        raise ConfigError(f"objective {name!r} and no model.text: it reads reports; add a text tower")

@@ -12,20 +12,18 @@ because reports of several patients would meet in one sequence. Scores are compu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
-from models.evaluation.questions import ReportQuestions
-from models.objectives import PrivacyRecipe, Schedule
-from models.objectives._contrast import TextPart, needs_text
-from models.studies.store import Store
-from models.studies.views import Reports, Section, TextBatch
+from models.objectives import Schedule
+from models.objectives._reports import OnReports, TextPart
+from models.studies.views import Section, TextBatch
 from models.text.batching import buckets
 from models.text.tokens import TokenBatch
 
@@ -79,41 +77,23 @@ def hide(batch: TokenBatch, cfg: Config, mask_id: int, vocabulary: int, shift: i
     return torch.where(chosen & (fate >= cfg.masked) & (fate < cfg.masked + cfg.random), other, ids), chosen
 
 
-class Mntp:
+class Mntp(OnReports):
     """The objective; reads ``Reports``, trains the trunk or its adapters."""
 
-    view: ClassVar[type] = Reports
-    privacy: ClassVar[PrivacyRecipe | None] = None
     no_privacy: ClassVar[str] = (
         "a report's gradient is its own and can be bounded (with adapters or the trunk, not latent pooling), but no DP "
         "engine is built yet"
     )
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-        self.trains = tuple(cfg.trains)
-
-    def heads(self, width: int) -> Mapping[str, nn.Module]:
-        return {}
-
     def check_model(self, model: nn.Module) -> None:
         """Raises ConfigError for a model that cannot predict tokens."""
-        needs_text(model, self.cfg.name)
+        super().check_model(model)
         if model.text.head is None:
             raise ConfigError("objective 'mntp' and model.text.language_head false: it predicts tokens; set it to true")
         if model.text.tokens.mask_id is None:
             raise ConfigError(
                 "objective 'mntp': the tokenizer has no mask token, and '_' is not one token of it either"
             )
-
-    def open(self, store: Store, rows: Any) -> Reports:
-        return Reports(store, rows, self.cfg.sections)
-
-    def open_held_out(self, store: Store, rows: Any) -> ReportQuestions:
-        return ReportQuestions(store, rows)
-
-    def weights(self, view: Reports) -> Tensor | None:
-        return None
 
     def step(self, model: nn.Module, batch: TextBatch, schedule: Schedule) -> Iterator[dict[str, Tensor]]:
         """The loss in parts of texts of like length; together the mean over all hidden tokens."""

@@ -13,18 +13,17 @@ holds one task, or tasks would be told apart by form alone. Texts that equal a r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
-from models.evaluation.questions import ReportQuestions
 from models.language.rewriting import house, houses
-from models.objectives import Order, PrivacyRecipe, Schedule
-from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text
+from models.objectives import Order, Schedule
+from models.objectives._contrast import contrast, false_negatives
 from models.objectives._report_triples import ReportTriples, TaskName, TripleBatch, homogeneous
+from models.objectives._reports import MIXES_REPORTS, OnReports, TextPart
 from models.studies.store import Store
 
 
@@ -73,33 +72,19 @@ class Config:
         return ReportContrastive(self)
 
 
-class ReportContrastive:
+class ReportContrastive(OnReports):
     """The objective; reads ``ReportTriples``."""
 
     view: ClassVar[type] = ReportTriples
-    privacy: ClassVar[PrivacyRecipe | None] = None
-    no_privacy: ClassVar[str] = (
-        "every report is a negative of the others in its batch, so no report's gradient is its own"
-    )
+    no_privacy: ClassVar[str] = MIXES_REPORTS
 
     def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-        self.trains = tuple(cfg.trains)
+        super().__init__(cfg)
         self._tasks = {task.name: task for task in cfg.tasks}
-
-    def heads(self, width: int) -> Mapping[str, nn.Module]:
-        return {}
-
-    def check_model(self, model: nn.Module) -> None:
-        """Raises ConfigError for a model without a text tower."""
-        needs_text(model, self.cfg.name)
 
     def open(self, store: Store, rows: Any) -> ReportTriples:
         styles = {name: house(name) for name in self.cfg.houses or houses()}
         return ReportTriples(store, rows, tuple(self._tasks), styles, self.cfg.negatives, self.cfg.seed)
-
-    def open_held_out(self, store: Store, rows: Any) -> ReportQuestions:
-        return ReportQuestions(store, rows)
 
     def instructions(self, task: str) -> tuple[str | None, str | None]:
         """Of the queries and of the documents of a held-out task: those of the lesson that is nearest to it."""
@@ -107,9 +92,6 @@ class ReportContrastive:
         if lesson is None:
             return None, None
         return lesson.instruction, lesson.instruction if lesson.both_sides else None
-
-    def weights(self, view: ReportTriples) -> Tensor | None:
-        return None
 
     def order(self, view: ReportTriples, local: Any, schedule: Schedule, generator: torch.Generator) -> Order:
         """Batches of one task each."""

@@ -8,17 +8,15 @@ a copy is no negative. One direction, cosines times ``scale`` (20, a temperature
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from models.config import ConfigError, config
-from models.evaluation.questions import ReportQuestions
-from models.objectives import PrivacyRecipe, Schedule
-from models.objectives._contrast import TextPart, contrast, false_negatives, needs_text
-from models.studies.store import Store
-from models.studies.views import Reports, Section, TextBatch
+from models.objectives import Schedule
+from models.objectives._contrast import contrast, false_negatives
+from models.objectives._reports import MIXES_REPORTS, OnReports, TextPart
+from models.studies.views import Section, TextBatch
 
 
 @config
@@ -45,40 +43,20 @@ class Config:
         return SimCse(self)
 
 
-class SimCse:
+class SimCse(OnReports):
     """The objective; reads ``Reports``."""
 
-    view: ClassVar[type] = Reports
-    privacy: ClassVar[PrivacyRecipe | None] = None
-    no_privacy: ClassVar[str] = (
-        "every report is a negative of the others in its batch, so no report's gradient is its own"
-    )
-
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-        self.trains = tuple(cfg.trains)
-
-    def heads(self, width: int) -> Mapping[str, nn.Module]:
-        return {}
+    no_privacy: ClassVar[str] = MIXES_REPORTS
 
     def check_model(self, model: nn.Module) -> None:
         """Raises ConfigError for a model without a text tower, or whose attention has no dropout."""
-        needs_text(model, self.cfg.name)
+        super().check_model(model)
         model.text.drop_attention(self.cfg.dropout)
         model.text.eval()
-
-    def open(self, store: Store, rows: Any) -> Reports:
-        return Reports(store, rows, self.cfg.sections)
-
-    def open_held_out(self, store: Store, rows: Any) -> ReportQuestions:
-        return ReportQuestions(store, rows)
 
     def instructions(self, task: str) -> tuple[str | None, str | None]:
         """Of the queries and of the documents of a held-out task: what it trains with."""
         return self.cfg.instruction, self.cfg.instruction
-
-    def weights(self, view: Reports) -> Tensor | None:
-        return None
 
     def step(self, model: nn.Module, batch: TextBatch, schedule: Schedule) -> dict[str, Tensor]:
         text = model.text

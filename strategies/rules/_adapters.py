@@ -106,6 +106,19 @@ class AdapterRule(Rule):
         return Fold(tuple((int(a.shape[0]), float(c)) for c, _, a in first), tensors)
 
 
+class OneFactor(AdapterRule):
+    """A rule whose rounds train one factor, the other being equal at every site: the mean of the products is then the
+    product of the mean, exact."""
+
+    def factors(
+        self,
+        current: Mapping[str, Tensor],
+        shares: Sequence[tuple[float, Update]],
+        found: Mapping[str, tuple[str, str]],
+    ) -> dict[str, Tensor]:
+        return averaged(current, shares)
+
+
 def averaged(current: Mapping[str, Tensor], shares: Sequence[tuple[float, Update]]) -> dict[str, Tensor]:
     """The weighted mean of every factor that the updates hold, float64."""
     sent = {name: current[name] for name in shares[0][1].tensors if factor_of(name) is not None}

@@ -9,15 +9,14 @@ and A has no gradient while B is zero: as long as it is, after rounds without a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
 from models.config import config
 from strategies.adapters import of_factor
-from strategies.rules._adapters import AdapterRule, averaged
-from strategies.rules._base import Update
+from strategies.rules._adapters import OneFactor
 
 
 @config
@@ -28,15 +27,7 @@ class Config:
         return Alternate(self)
 
 
-class Alternate(AdapterRule):
+class Alternate(OneFactor):
     def train(self, number: int, current: Mapping[str, Tensor]) -> str:
         even = (number - 1) % 2 == 0
         return "B" if even or not any(bool(b.any()) for b in of_factor(current, "B").values()) else "A"
-
-    def factors(
-        self,
-        current: Mapping[str, Tensor],
-        shares: Sequence[tuple[float, Update]],
-        found: Mapping[str, tuple[str, str]],
-    ) -> dict[str, Tensor]:
-        return averaged(current, shares)

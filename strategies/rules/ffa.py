@@ -5,14 +5,13 @@ Exact, as in ``alternate``; for few rounds, or where A must never change. What c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
 from models.config import config
-from strategies.rules._adapters import AdapterRule, averaged
-from strategies.rules._base import Update
+from strategies.rules._adapters import OneFactor
 
 
 @config
@@ -23,14 +22,6 @@ class Config:
         return Ffa(self)
 
 
-class Ffa(AdapterRule):
+class Ffa(OneFactor):
     def train(self, number: int, current: Mapping[str, Tensor]) -> str:
         return "B"
-
-    def factors(
-        self,
-        current: Mapping[str, Tensor],
-        shares: Sequence[tuple[float, Update]],
-        found: Mapping[str, tuple[str, str]],
-    ) -> dict[str, Tensor]:
-        return averaged(current, shares)
