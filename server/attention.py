@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from models.attention import Comparison, NoAttention, comparisons, last_attention
 from models.checkpoint import load
-from models.config import ConfigError, build
+from models.config import ConfigError
 from models.released import Normalise, ReleasedError, read_released
 from models.studies.augment import to_float
 from models.studies.resize import fit_into, resample
 from models.vision.vit import ViT
-from strategies.plan import RunConfig
+from server.checkpoints import Checkpoint, NoCheckpoint, open_checkpoint
 
 MAX_BYTES, MAX_PIXELS, MIN_SIDE = 100_000_000, 100_000_000, 16
 WINDOW = (0.1, 99.9)
@@ -104,33 +103,25 @@ def open_viewer(path: Path, part: str = "", normalise: Normalise = "none", size:
     path = path.expanduser()
     folder = path.parent if path.name == "model.safetensors" else path
     try:
-        for run in (folder, folder.parent.parent):
-            if (run / "run.yaml").is_file():
-                return _of_run(run, folder, size)
-        if path.is_dir():
-            raise Unusable(f"{path}: neither a run folder nor one of its checkpoints")
+        if path.is_dir() or any((run / "run.yaml").is_file() for run in (folder, folder.parent.parent)):
+            return _of_run(open_checkpoint(path), size)
         tower = read_released(path, part=part, normalise=normalise).build().eval()
-    except (ConfigError, ReleasedError) as error:
+    except (ConfigError, NoCheckpoint, ReleasedError) as error:
         raise Unusable(str(error)) from None
     return Viewer(tower, path.name, size or tower.cfg.image_size, "pad")
 
 
-def _of_run(run: Path, folder: Path, size: int) -> Viewer:
-    checkpoints = sorted((run / "checkpoints").glob("round-????")) if folder == run else [folder]
-    if not checkpoints:
-        raise Unusable(f"{run}: the run has no checkpoint yet")
-    file = checkpoints[-1] / "model.safetensors"
+def _of_run(checkpoint: Checkpoint, size: int) -> Viewer:
+    plan, file = checkpoint.plan, checkpoint.model
     try:
-        about = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
-        plan: RunConfig = build(RunConfig, about["config"])
         tensors = load(file)
         model = plan.new_model()
         kept = [c for c in model.components() if any(name.startswith(f"{c}/") for name in tensors)]
         if "vision" not in kept:
             raise Unusable(f"{file}: holds no vision tower")
         model.load(kept, {n: t for n, t in tensors.items() if n.split("/")[0] in kept})
-    except (ConfigError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise Unusable(f"{run}: its run.yaml does not describe the model ({error})") from None
+    except ConfigError as error:
+        raise Unusable(f"{checkpoint.run}: its run.yaml does not describe the model ({error})") from None
     except ValueError as error:
         raise Unusable(str(error) if str(file) in str(error) else f"{file}: {error}") from None
     model.eval()
@@ -145,7 +136,7 @@ def _of_run(run: Path, folder: Path, size: int) -> Viewer:
 
     seen = size or getattr(phase.objective, "size", plan.model.vision.image_size)
     known = f"head.{phase.objective.name}" in kept and hasattr(objective, "logits")
-    title = f"Run {plan.name}, round {checkpoints[-1].name.removeprefix('round-').lstrip('0')}"
+    title = f"Run {plan.name}, round {checkpoint.state['round']}"
     return Viewer(model.vision, title, seen, getattr(phase.objective, "fit", "pad"), scores if known else None)
 
 

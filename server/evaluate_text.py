@@ -26,7 +26,8 @@ from models.studies.store import Store, StoreError
 from models.studies.views import ViewError
 from models.text.config import TextConfig
 from models.text.encoder import TextEncoder
-from server.export import NotExported, open_checkpoint, text_tower
+from server.checkpoints import NoCheckpoint, open_checkpoint
+from server.export import NotExported, text_tower
 
 SPLITS = ("all", "validation", "test")
 
@@ -49,7 +50,7 @@ def open_tower(checkpoint: Path | None, model: str, max_tokens: int) -> tuple[Te
         opened = open_checkpoint(checkpoint)
         objective = opened.plan.phases[-1].objective.build()
         return text_tower(opened), getattr(objective, "instructions", no_instruction), opened.plan
-    except (ConfigError, NotExported) as error:
+    except (ConfigError, NoCheckpoint, NotExported) as error:
         raise NotEvaluated(str(error)) from None
 
 

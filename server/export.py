@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from models.checkpoint import load, write_atomically
-from models.config import ConfigError, build
+from models.config import ConfigError
 from models.text.encoder import TextEncoder
 from server.adapters import read_folds
-from strategies.plan import RunConfig
+from server.checkpoints import Checkpoint, NoCheckpoint, open_checkpoint
 
 ABOUT = "export.json"
 """Beside the model: which run and round it is, and how its vectors are pooled."""
@@ -21,41 +18,6 @@ ABOUT = "export.json"
 
 class NotExported(ValueError):
     """The checkpoint cannot be exported. The text says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One checkpoint of a run: its folder, the run's own, the plan, and what ``state.json`` says."""
-
-    folder: Path
-    run: Path
-    plan: RunConfig
-    state: dict[str, Any]
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """A run's folder (its last checkpoint) or one of its checkpoints.
-
-    Raises:
-        NotExported: neither, or a run whose ``run.yaml`` cannot be read.
-    """
-    path = path.expanduser().resolve()
-    if (path / "run.yaml").is_file():
-        found = sorted((path / "checkpoints").glob("round-????"))
-        if not found:
-            raise NotExported(f"{path}: the run has no checkpoint yet")
-        run, folder = path, found[-1]
-    elif (path.parent.parent / "run.yaml").is_file() and (path / "state.json").is_file():
-        run, folder = path.parent.parent, path
-    else:
-        raise NotExported(f"{path}: neither a run folder nor one of its checkpoints; `fedcxr-server runs` lists runs")
-    try:
-        about = yaml.safe_load((run / "run.yaml").read_text(encoding="utf-8"))
-        plan = build(RunConfig, about["config"])
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    except (ConfigError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise NotExported(f"{run}: its run.yaml does not describe the model ({error})") from None
-    return Checkpoint(folder, run, plan, state)
 
 
 def text_tower(checkpoint: Checkpoint) -> TextEncoder:
@@ -69,7 +31,7 @@ def text_tower(checkpoint: Checkpoint) -> TextEncoder:
         raise NotExported(f"{checkpoint.run}: the run has no text tower; there is nothing that transformers could load")
     try:
         model = plan.new_model()
-        tensors, memory = load(folder / "model.safetensors"), load(folder / "server.safetensors")
+        tensors, memory = load(checkpoint.model), load(folder / "server.safetensors")
         wanted = checkpoint.state.get("adapters")
         if wanted:
             if model.text.base_hash != wanted["base"]:
@@ -101,7 +63,10 @@ def export(path: Path, out: Path) -> dict[str, Any]:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise NotExported(f"{out}: is not empty; name a new folder")
-    checkpoint = open_checkpoint(path)
+    try:
+        checkpoint = open_checkpoint(path)
+    except NoCheckpoint as error:
+        raise NotExported(str(error)) from None
     tower = text_tower(checkpoint)
     tower.save(out)
     text = checkpoint.plan.model.text

@@ -21,8 +21,9 @@ from models.config import ConfigError, build
 from models.text.config import TextConfig
 from server.adapters import Desk, read_folds, unfit_rank
 from server.app import FlowerCourier, execute
+from server.checkpoints import open_checkpoint
 from server.cohort import Cohort
-from server.export import NotExported, export, open_checkpoint, text_tower
+from server.export import NotExported, export, text_tower
 from server.folder import RunFolder
 from server.run import Run, RunFailed
 from strategies.adapters import factor_of
