@@ -1,9 +1,10 @@
-"""Heads of self-training distillation: the classifier that travels, and the prototypes that stay at the site."""
+"""Heads of self-training distillation: the classifier that travels, and what views are compared through."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,33 +22,56 @@ def class_head(width: int, hidden: Sequence[int], findings: int) -> nn.Sequentia
     return nn.Sequential(*layers, nn.Linear(sizes[-1], findings))
 
 
-class PrototypeHead(nn.Module):
-    """Features [N,width] to logits over prototypes [N,K]: width, hidden, hidden, bottleneck with GELU, L2-normalised,
-    then a product with the prototypes, without bias (the head of DINO, arXiv 2104.14294).
+Norm = Literal["none", "batch"]
+
+
+class Projection(nn.Module):
+    """Features [N,width] to unit vectors [N,bottleneck]: width, hidden, hidden, bottleneck with GELU, L2-normalised.
+
+    ``norm``: ``batch`` standardises every layer's output over the batch, the last one without gain and bias. It takes
+    away what all films share, without which a small tower's vectors begin nearly alike and stay so for long.
+    """
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, norm: Norm = "none") -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inside, outside in ((width, hidden), (hidden, hidden)):
+            layers += [nn.Linear(inside, outside), *_normed(outside, norm), nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck), *_normed(bottleneck, norm, affine=False))
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        return F.normalize(wide(self.mlp(features_ND)), dim=-1)
+
+
+def _normed(width: int, norm: Norm, affine: bool = True) -> list[nn.Module]:
+    return [nn.BatchNorm1d(width, affine=affine)] if norm == "batch" else []
+
+
+class PrototypeHead(Projection):
+    """Features [N,width] to logits over prototypes [N,K]: a projection, then a product with the prototypes, without
+    bias (the head of DINO, arXiv 2104.14294).
 
     ``unit``: the rows of the prototype matrix count by direction alone, which is weight normalisation with a gain of
     one. The matrix is an ordinary parameter and the norm divides the *logits*: no normalised copy of the largest
     matrix of the model is made, and per-example gradients see a plain linear layer.
     """
 
-    def __init__(self, width: int, hidden: int, bottleneck: int, prototypes: int, unit: bool) -> None:
-        super().__init__()
+    def __init__(
+        self, width: int, hidden: int, bottleneck: int, prototypes: int, unit: bool, norm: Norm = "none"
+    ) -> None:
+        super().__init__(width, hidden, bottleneck, norm)
         self.unit = unit
-        self.mlp = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
-        )
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
         nn.init.trunc_normal_(self.prototypes, std=0.02)
 
     def forward(self, features_ND: Tensor, frozen: bool = False) -> Tensor:
         """``frozen``: the prototypes are taken as they are, and no gradient is computed for them."""
-        x = F.normalize(wide(self.mlp(features_ND)), dim=-1)
         prototypes = self.prototypes.detach() if frozen else self.prototypes
-        logits = F.linear(x, prototypes)
+        logits = F.linear(super().forward(features_ND), prototypes)
         if self.unit:
             logits = wide(logits) / prototypes.norm(dim=1).clamp(min=1e-12)
         return logits

@@ -1,4 +1,4 @@
-"""Losses of self-distillation: cross-entropy between views, teacher targets, and the spread of features.
+"""Losses of self-distillation: between views, through prototypes or films; teacher targets; the spread of features.
 
 Shape letters: V student views, I teacher views (2), B images, K prototypes, D features.
 """
@@ -40,6 +40,27 @@ def view_loss(student_VBK: Tensor, targets_IBK: Tensor, temperature: float, firs
     spread = torch.logsumexp(scaled, dim=-1).sum(dim=1)
     total = (other.sum(dim=0) * spread).sum() - (other * agreement).sum()
     return total / (B * pairs(views, len(targets_IBK)))
+
+
+def contrast_loss(
+    student_VbD: Tensor, teacher_TBD: Tensor, temperature: float, first: int, views: int, start: int = 0
+) -> Tensor:
+    """This chunk's share of the loss that tells films apart (InfoNCE between student and teacher, as in MoCo v3, Chen et
+    al., arXiv 2104.02057, without its factor): the mean over all pairs of a teacher view and *another* student view, and
+    over the chunk's films, of the cross-entropy of finding the same film among the teacher's B.
+
+    Vectors have unit length. The student's views are ``first`` to ``first + V - 1`` of ``views``; its b films are those
+    from ``start`` on. The shares of chunks that cover all views sum to the loss of their films. 0 for a batch of one.
+    """
+    V, b, _ = student_VbD.shape
+    T, B, D = teacher_TBD.shape
+    similar = wide(student_VbD) @ wide(teacher_TBD).reshape(T * B, D).T / temperature
+    similar = similar.view(V, b, T, B)
+    film = torch.arange(b, device=similar.device)
+    lost = torch.logsumexp(similar, dim=-1) - similar[:, film, :, start + film].permute(1, 0, 2)  # [V,b,T]
+    other = [[first + view != teacher for teacher in range(T)] for view in range(V)]
+    weight = torch.tensor(other, dtype=lost.dtype, device=lost.device)
+    return (lost.sum(dim=1) * weight).sum() / (b * pairs(views, T))
 
 
 def centred(logits_NK: Tensor, centre_K: Tensor, temperature: float) -> Tensor:

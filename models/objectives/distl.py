@@ -31,10 +31,11 @@ from torch import Tensor, nn
 from models.config import ConfigError, config
 from models.loop import LoopConfig
 from models.objectives import Order, PrivacyRecipe, Schedule
-from models.objectives._distl_heads import PrototypeHead, class_head
-from models.objectives._distl_loss import centred, koleo, sinkhorn, view_loss, wide
+from models.objectives._distl_compare import COMPARISONS
+from models.objectives._distl_heads import class_head
+from models.objectives._distl_loss import koleo, wide
 from models.objectives._distl_order import Correction, arrange
-from models.objectives._distl_ramps import alpha, momentum, teacher_temperature
+from models.objectives._distl_ramps import alpha, momentum
 from models.objectives._distl_watch import Watch, answered_both_ways
 from models.objectives.diagnosis import balance_weights, check_findings, masked_bce
 from models.studies.augment import to_float
@@ -87,6 +88,10 @@ class Config:
     momentum_end: float = 1.0
     """The teacher's inertia, a cosine from the first to the second over the phase."""
 
+    compare: Literal["prototypes", "films"] = "prototypes"
+    """What views are compared through: ``prototypes`` as published; ``films``: a view of a film shall be nearer to the
+    teacher's other view of it than to those of the batch's other films, at ``student_temperature``. A few hundred films
+    teach a small tower more this way than through prototypes."""
     targets: Literal["centre", "fixed", "sinkhorn"] = "centre"
     """``centre``: less a running mean; ``fixed``: less zero, which keeps no statistic of private films."""
     centre_momentum: float = 0.9
@@ -101,6 +106,9 @@ class Config:
     prototypes: int = 65536
     prototype_hidden: int = 2048
     bottleneck: int = 256
+    prototype_norm: Literal["none", "batch"] = "none"
+    """``batch``: the layers before the prototypes are standardised over the batch; a small tower that begins from nothing
+    does not learn from views without."""
     unit_prototypes: bool = True
     """Prototypes count by direction alone (weight normalisation); false for a plain linear layer."""
     freeze_prototypes: float = 0.2
@@ -115,7 +123,7 @@ class Config:
     """Least share of the rarer answer among pseudo-labels before the round is reported as collapsed; 0 never."""
 
     same_in_all_phases: ClassVar[tuple[str, ...]] = (
-        *("findings", "prototypes", "prototype_hidden", "bottleneck", "unit_prototypes"),
+        *("findings", "compare", "prototypes", "prototype_hidden", "prototype_norm", "bottleneck", "unit_prototypes"),
         *("prototypes_travel", "head_hidden"),
     )
 
@@ -132,6 +140,10 @@ class Config:
             raise ConfigError("stage 'evolve' and teacher 'none': there is nothing to learn from without a teacher")
         if self.koleo and self.micro_batch:
             raise ConfigError(f"koleo {self.koleo} and micro_batch {self.micro_batch}: KoLeo needs the whole batch")
+        if self.prototype_norm == "batch" and self.micro_batch:
+            raise ConfigError(f"prototype_norm 'batch' and micro_batch {self.micro_batch}: it needs the whole batch")
+        if self.compare == "films" and self.prototypes_travel:
+            raise ConfigError("compare 'films' and prototypes_travel: there are no prototypes to travel")
         if self.targets == "sinkhorn" and self.teacher_temperature_start is not None:
             raise ConfigError("targets 'sinkhorn' and teacher_temperature_start: the ramp belongs to centred targets")
         if (self.teacher_temperature_start is None) != (self.teacher_temperature_rise == 0):
@@ -186,14 +198,15 @@ class Distl:
     view: ClassVar[type] = PartlyLabelled
     privacy: ClassVar[PrivacyRecipe | None] = None
     no_privacy: ClassVar[str] = (
-        "a running centre, Sinkhorn-Knopp and KoLeo mix the films of a batch; with targets 'fixed' and no KoLeo a "
-        "patient's gradient is bounded, but no DP engine is built yet"
+        "a running centre, Sinkhorn-Knopp, KoLeo, batch norm and comparison by films mix the films of a batch; without "
+        "them a patient's gradient is bounded, but no DP engine is built yet"
     )
 
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         self.evolves = cfg.stage == "evolve"
         self.has_views = self.evolves and cfg.uses_views
+        self.comparison = COMPARISONS[cfg.compare](cfg)
         travelling_prototypes = ("head.prototypes",) if self.has_views and cfg.prototypes_travel else ()
         self.supervised = not self.evolves
         self.in_parts = self.evolves
@@ -210,26 +223,22 @@ class Distl:
     def heads(self, width: int) -> Mapping[str, nn.Module]:
         made: dict[str, nn.Module] = {"distl": class_head(width, self.cfg.head_hidden, len(self.cfg.findings))}
         if self.cfg.prototypes_travel:
-            made["prototypes"] = self._prototype_head(width)
+            made["prototypes"] = self.comparison.head(width)
         return made
 
     def residents(self, model: nn.Module) -> Mapping[str, nn.Module]:
         made: dict[str, nn.Module] = {}
         if self.has_views:
-            head = model.heads["prototypes"] if self.cfg.prototypes_travel else self._prototype_head(model.vision.width)
+            head = model.heads["prototypes"] if self.cfg.prototypes_travel else self.comparison.head(model.vision.width)
             if not self.cfg.prototypes_travel:
                 made["prototypes"] = head
             made["teacher_prototypes"] = copy.deepcopy(head)
-            made["centre"] = _Centre(self.cfg.prototypes)
+            made |= self.comparison.memory()
         if self.cfg.teacher != "none":
             made["teacher"] = nn.ModuleDict(
                 {"vision": copy.deepcopy(model.vision), "head": copy.deepcopy(model.heads["distl"])}
             )
         return made
-
-    def _prototype_head(self, width: int) -> PrototypeHead:
-        cfg = self.cfg
-        return PrototypeHead(width, cfg.prototype_hidden, cfg.bottleneck, cfg.prototypes, cfg.unit_prototypes)
 
     def open(self, store: Store, rows: Any) -> PartlyLabelled:
         """Raises ViewError where this stage has nothing to train on."""
@@ -265,7 +274,9 @@ class Distl:
         cfg, first = self.cfg, schedule.round == 1
         twins = self._teacher_and_student(model)
         self._pairs = list(twins.values())
-        if self.has_views and (first or "site.centre" not in kept):
+        if self.has_views:  # the teacher's vectors are standardised as the student's are: over the batch
+            model.site["teacher_prototypes"].train(cfg.prototype_norm == "batch")
+        if "centre" in model.site and (first or "site.centre" not in kept):
             model.site["centre"].mean.zero_()
         finite = all(bool(torch.isfinite(t).all()) for teacher, _ in self._pairs for t in teacher)
         self.watch.reset = not finite
@@ -286,7 +297,7 @@ class Distl:
             twins["site.teacher_prototypes"] = (own, _floating(self._student_prototypes(model)))
         return twins
 
-    def _student_prototypes(self, model: nn.Module) -> PrototypeHead:
+    def _student_prototypes(self, model: nn.Module) -> nn.Module:
         return model.heads["prototypes"] if self.cfg.prototypes_travel else model.site["prototypes"]
 
     @torch.no_grad()
@@ -339,7 +350,7 @@ class Distl:
         """The losses of one step on views that are drawn already, part by part; the centre moves."""
         both, local = views
         compares = self.has_views and schedule.progress < self.cfg.ssl_until
-        pseudo, targets = self._teach(model, both, schedule, compares)
+        pseudo, taught = self._teach(model, both, schedule, compares)
         if labels is None:
             self.watch.see(pseudo)
         whole = both.shape[1]
@@ -348,17 +359,17 @@ class Distl:
             part = slice(start, min(start + size, whole))
             share = (part.stop - part.start) / whole
             truth = labels[part] if labels is not None else None
-            own = targets[:, part] if compares else None
-            losses = self._global_part(model, both[:, part], pseudo[part], truth, own, schedule)
+            losses = self._global_part(model, both[:, part], pseudo[part], truth, taught, part, schedule)
             yield {name: value * share for name, value in losses.items()}
             if compares and len(local):
-                yield {"view_loss": self._view_part(model, local[:, part], own, 2, schedule)[0] * share}
+                yield {"view_loss": self._view_part(model, local[:, part], taught, part, 2, schedule)[0] * share}
 
     def _films_at_once(self, model: nn.Module, both_2B1SS: Tensor) -> int:
         """0 for all of them."""
         cfg = self.cfg
-        batch_statistics = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.vision.modules())
-        if cfg.micro_batch is not None or cfg.koleo or batch_statistics or both_2B1SS.device.type != "cpu":
+        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.vision.modules())
+        mixes = cfg.koleo or norms or cfg.prototype_norm == "batch"
+        if cfg.micro_batch is not None or mixes or both_2B1SS.device.type != "cpu":
             return cfg.micro_batch or 0
         tokens = (both_2B1SS.shape[-1] // getattr(model.vision.cfg, "patch", 16)) ** 2
         return max(1, 800 // max(tokens, 1))
@@ -367,24 +378,12 @@ class Distl:
     def _teach(
         self, model: nn.Module, both_2B1SS: Tensor, schedule: Schedule, compares: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Pseudo-labels [B,F] from the clean view and, if views are compared, targets [2,B,K]."""
+        """Pseudo-labels [B,F] from the clean view and, if views are compared, what the teacher says of both."""
         teacher, count = model.site["teacher"], both_2B1SS.shape[1]
         seen = both_2B1SS.flatten(0, 1) if compares else both_2B1SS[0]
         features = teacher["vision"](_colour(seen, model))
         pseudo = wide(teacher["head"](features[:count])).sigmoid()
-        if not compares:
-            return pseudo, None
-        logits = wide(model.site["teacher_prototypes"](features))
-        return pseudo, self._targets(model.site["centre"].mean, logits, schedule).view(2, count, -1)
-
-    def _targets(self, centre_K: Tensor, logits_NK: Tensor, schedule: Schedule) -> Tensor:
-        cfg = self.cfg
-        if cfg.targets == "sinkhorn":
-            return sinkhorn(logits_NK, cfg.teacher_temperature)
-        targets = centred(logits_NK, centre_K, teacher_temperature(cfg, schedule))
-        if cfg.targets == "centre":  # after it was used: the batch is not measured against itself
-            centre_K.lerp_(logits_NK.mean(dim=0).to(centre_K.dtype), 1 - cfg.centre_momentum)
-        return targets
+        return pseudo, self.comparison.teach(model, features, schedule) if compares else None
 
     def _global_part(
         self,
@@ -392,16 +391,17 @@ class Distl:
         both_2B1SS: Tensor,
         pseudo_BF: Tensor,
         labels_BF: Tensor | None,
-        targets_2BK: Tensor | None,
+        taught: Tensor | None,
+        films: slice,
         schedule: Schedule,
     ) -> dict[str, Tensor]:
         """View loss of the two global views, and the loss of the diagnosis from the augmented one."""
         cfg, losses = self.cfg, {}
-        if targets_2BK is None:
+        if taught is None:
             features = model.vision(_colour(both_2B1SS[1], model))
             weight = 1 - cfg.ssl_weight if schedule.progress < cfg.ssl_until else 1.0
         else:
-            losses["view_loss"], found = self._view_part(model, both_2B1SS, targets_2BK, 0, schedule)
+            losses["view_loss"], found = self._view_part(model, both_2B1SS, taught, films, 0, schedule)
             features, weight = found[1], 1 - cfg.ssl_weight
             if cfg.koleo:
                 losses["koleo_loss"] = cfg.koleo * (koleo(found[0]) + koleo(found[1])) / 2
@@ -415,27 +415,17 @@ class Distl:
         return losses
 
     def _view_part(
-        self, model: nn.Module, views_VB1ss: Tensor, targets_2BK: Tensor, first: int, schedule: Schedule
+        self, model: nn.Module, views_VB1ss: Tensor, taught: Tensor, films: slice, first: int, schedule: Schedule
     ) -> tuple[Tensor, Tensor]:
         """Weighted share of the view loss of views of one size, in one call; and their features [V,B,D]."""
-        cfg, (V, B) = self.cfg, views_VB1ss.shape[:2]
-        features = model.vision(_colour(views_VB1ss.flatten(0, 1), model))
-        frozen = schedule.progress < cfg.freeze_prototypes
-        logits = self._student_prototypes(model)(features, frozen=frozen).view(V, B, -1)
-        loss = view_loss(logits, targets_2BK, cfg.student_temperature, first, 2 + cfg.local_crops)
-        return cfg.ssl_weight * loss, features.view(V, B, -1)
+        V, B = views_VB1ss.shape[:2]
+        features = model.vision(_colour(views_VB1ss.flatten(0, 1), model)).view(V, B, -1)
+        loss = self.comparison.loss(self._student_prototypes(model), features, taught, films, first, schedule)
+        return self.cfg.ssl_weight * loss, features
 
     def _label_loss(self, logits_BF: Tensor, labels_BF: Tensor) -> Tensor:
         usable = self._usable.to(labels_BF.device)
         return masked_bce(wide(logits_BF), torch.where(usable, labels_BF, int(Label.UNMENTIONED)))
-
-
-class _Centre(nn.Module):
-    """Running mean of the teacher's prototype logits [K]."""
-
-    def __init__(self, prototypes: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(prototypes))
 
 
 def _floating(module: nn.Module) -> list[Tensor]:

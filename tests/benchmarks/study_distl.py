@@ -62,7 +62,7 @@ def plan_of(arm: str, seed: int) -> dict:
     return values
 
 
-FULL = {"rounds": 4, "epochs": 3}
+FULL = {"rounds": 10, "epochs": 4}
 LONG = 3
 
 

@@ -329,6 +329,10 @@ def play(store, rows=None, rounds=1, local=None, vision=None, seed=0, **changes)
         {"correction": {"ratio": None, "every": 2}},
         {"teacher": "derived"},
         {"prototypes_travel": True},
+        {"prototype_norm": "batch"},
+        {"compare": "films"},
+        {"compare": "films", "prototype_norm": "batch", "local_crops": 0},
+        {"compare": "films", "micro_batch": 3},
         {"head_hidden": []},
         {"teacher_temperature_start": 0.02, "teacher_temperature_rise": 0.3},
         {"stage": "initial"},
@@ -397,6 +401,7 @@ def test_a_processor_takes_some_two_thousand_tokens_at_a_time():
     assert cfg()._films_at_once(tower(), films(32)) == 50
     assert cfg()._films_at_once(tower(), films(224, "meta")) == 0
     assert cfg(koleo=0.1)._films_at_once(tower(), films(224)) == 0
+    assert cfg(prototype_norm="batch")._films_at_once(tower(), films(224)) == 0
     assert cfg(micro_batch=7)._films_at_once(tower(), films(224)) == 7
     resnet = build(ModelConfig, {"vision": {"name": "resnet50", "base": 8}}).vision.build()
     assert cfg()._films_at_once(type("Model", (), {"vision": resnet}), films(224)) == 0  # batch statistics
@@ -509,6 +514,8 @@ def test_labels_of_one_class_beside_unlabelled_films_are_not_trained_on(store):
         ({"local_crops": -1}, "local_crops -1"),
         ({"collapse": 0.7}, "collapse 0.7"),
         ({"prototypes_travel": True, "ssl_weight": 0}, "prototypes_travel"),
+        ({"compare": "films", "prototypes_travel": True}, "no prototypes to travel"),
+        ({"prototype_norm": "batch", "micro_batch": 2}, "prototype_norm 'batch' and micro_batch 2"),
         ({"lamda": 0.5}, "lamda: unknown key"),
     ],
 )

@@ -458,7 +458,7 @@ def test_the_published_network_has_the_published_size():
     with torch.device("meta"):
         tower = build(ModelConfig, {"vision": vision}).vision.build()
         heads = objective.heads(384)
-        prototypes = objective._prototype_head(384)
+        prototypes = objective.comparison.head(384)
     count = lambda module: sum(p.numel() for p in module.parameters())
     assert count(tower) == 21_670_272 - 384  # the class token's position is one with the token
     assert count(prototypes) + 65536 == 22_352_128  # with the published gain of each prototype, fixed at one
