@@ -23,6 +23,7 @@ class Correction:
         fewer than 1,600 unlabelled films would never be corrected.
     burst: with ``ratio``, whether labelled films come as complete passes or batch by batch.
     ema: whether the teacher follows the student through corrections too.
+    views: whether a correction also compares views, as published; false for the diagnosis alone, at its full weight.
 
     No correction stands before the first unlabelled step, when the learning rate is still at its lowest.
     """
@@ -32,6 +33,7 @@ class Correction:
     least: int = 1
     burst: Literal["pass", "batch"] = "batch"
     ema: bool = False
+    views: bool = True
 
     def check(self) -> None:
         if self.ratio is not None and self.every is not None:

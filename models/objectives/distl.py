@@ -5,7 +5,7 @@ and in pieces, and is asked for the teacher's view of it (self-supervision, the 
 the teacher's diagnosis (self-training, soft pseudo-labels). Now and then it is corrected by true labels.
 
     unlabelled step   w * view_loss + (1 - w) * alpha(t) * BCE(student(augmented), sigmoid(teacher(clean)))
-    correction        w * view_loss + (1 - w) * BCE(student(augmented), labels)
+    correction        w * view_loss + (1 - w) * BCE(student(augmented), labels), or the latter alone at its full weight
     initial stage     BCE(student(augmented), labels), on labelled films alone
 
 A run has one phase a stage: ``initial``, then ``evolve`` with one, two, three folds of the unlabelled films. The
@@ -114,6 +114,7 @@ class Config:
     freeze_prototypes: float = 0.2
     """Share of the phase, from its start, in which the prototype matrix is not trained."""
     prototypes_travel: bool = False
+    """Whether the layers that views are compared through travel too; sites that keep their own pull the tower apart."""
     head_hidden: tuple[int, ...] = (256, 256)
 
     micro_batch: int | None = None
@@ -142,8 +143,6 @@ class Config:
             raise ConfigError(f"koleo {self.koleo} and micro_batch {self.micro_batch}: KoLeo needs the whole batch")
         if self.prototype_norm == "batch" and self.micro_batch:
             raise ConfigError(f"prototype_norm 'batch' and micro_batch {self.micro_batch}: it needs the whole batch")
-        if self.compare == "films" and self.prototypes_travel:
-            raise ConfigError("compare 'films' and prototypes_travel: there are no prototypes to travel")
         if self.targets == "sinkhorn" and self.teacher_temperature_start is not None:
             raise ConfigError("targets 'sinkhorn' and teacher_temperature_start: the ramp belongs to centred targets")
         if (self.teacher_temperature_start is None) != (self.teacher_temperature_rise == 0):
@@ -323,13 +322,14 @@ class Distl:
         return teacher["head"](teacher["vision"](to_float(images_uint8, model.vision.cfg.channels)))
 
     def step(self, model: nn.Module, batch: Any, schedule: Schedule) -> dict[str, Tensor] | Iterator[dict[str, Tensor]]:
-        films = to_float(batch.images)
-        if not self.evolves:
-            with torch.autocast(films.device.type, enabled=False):
-                augmented = draw(films, self.cfg.size, self.cfg.augmented)
-            logits = model.heads["distl"](model.vision(_colour(augmented, model)))
-            return {"label_loss": self._label_loss(logits, batch.labels)}
-        return self.on_views(model, self.views(films), getattr(batch, "labels", None), schedule)
+        films, labels = to_float(batch.images), getattr(batch, "labels", None)
+        if self.evolves and (labels is None or self.cfg.correction.views):
+            return self.on_views(model, self.views(films), labels, schedule)
+        with torch.autocast(films.device.type, enabled=False):
+            augmented = draw(films, self.cfg.size, self.cfg.augmented)
+        logits = model.heads["distl"](model.vision(_colour(augmented, model)))
+        losses = {"label_loss": self._label_loss(logits, labels)}
+        return iter([losses]) if self.evolves else losses
 
     def views(self, films_B1SS: Tensor) -> tuple[Tensor, Tensor]:
         """The clean and the augmented view [2,B,1,S,S], and the local crops [n,B,1,s,s]."""

@@ -69,6 +69,20 @@ def sine_positions(grid: int, width: int) -> Tensor:
     return table.reshape(grid * grid, width).float()
 
 
+class PatchEmbed(nn.Conv2d):
+    """[B,channels,S,S] to [B,P,width]: the convolution whose stride is its kernel, as what it is, a linear layer on
+    flattened patches. Convolution kernels for bfloat16 take several times as long to go backward on a processor."""
+
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__(channels, width, patch, stride=patch)
+
+    def forward(self, images_BCSS: Tensor) -> Tensor:
+        B, C, S, _ = images_BCSS.shape
+        p = self.kernel_size[0]
+        patches = images_BCSS.reshape(B, C, S // p, p, S // p, p).permute(0, 2, 4, 1, 3, 5)
+        return F.linear(patches.reshape(B, (S // p) ** 2, C * p * p), self.weight.flatten(1), self.bias)
+
+
 def conv_stem(channels: int, width: int, patch: int) -> nn.Sequential:
     """[B,channels,S,S] to [B,width,S/patch,S/patch] by log2(patch) convolutions of stride 2 and a 1x1 convolution.
 
@@ -194,7 +208,7 @@ class ViT(nn.Module):
         if cfg.stem == "conv":
             self.patch_embed = conv_stem(cfg.channels, cfg.width, cfg.patch)
         else:
-            self.patch_embed = nn.Conv2d(cfg.channels, cfg.width, cfg.patch, stride=cfg.patch)
+            self.patch_embed = PatchEmbed(cfg.channels, cfg.width, cfg.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, cfg.width))
         if cfg.positions == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid, cfg.width))
@@ -248,7 +262,9 @@ class ViT(nn.Module):
                 f"images of {tuple(images_BCSS.shape[-2:])} pixels: need a square whose side is a "
                 f"multiple of the patch ({self.cfg.patch})"
             )
-        x_BPD = self.patch_embed(images_BCSS).flatten(2).transpose(1, 2)
+        x_BPD = self.patch_embed(images_BCSS)
+        if self.cfg.stem == "conv":
+            x_BPD = x_BPD.flatten(2).transpose(1, 2)
         x_BPD = x_BPD + self.positions(side // self.cfg.patch).to(x_BPD.dtype)
         return torch.cat([self.cls_token.to(x_BPD.dtype).expand(len(x_BPD), -1, -1), x_BPD], dim=1)
 

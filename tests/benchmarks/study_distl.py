@@ -1,7 +1,8 @@
 """Does self-training pay, on real films? Runs the plan ``distl-real`` with several seeds and says so with intervals.
 
     python tests/benchmarks/study_distl.py --data /absolute/folder --out /absolute/folder --seeds 5
-    ... --arms distl full long  also as a supervised run on the labelled tenth for as many steps
+    ... --arms distl full long  also a supervised run on the labelled tenth for as many steps
+    ... --arms distl single     what bfloat16 costs: `single` is the federation of `distl` in single precision
     ... --split validation      what settings are chosen on; the default, test, is looked at once
 
 `data` holds the folder kermany224. Each arm and seed is a run of its own in `out`; a run that is complete is not repeated,
@@ -15,14 +16,12 @@ taken on the same draw. DeLong's paired p value is given for each seed beside it
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -32,25 +31,29 @@ from models.evaluation.delong import compare
 from models.evaluation.diagnosis import probabilities
 from models.evaluation.metrics import Ranking
 from models.objectives import held_out_view
-from server.simulate import simulate
 from strategies.launch import launch
 from strategies.virtual import open_store, site_rows
+from tests.benchmarks.complete import complete
 
 PLAN = Path(__file__).resolve().parents[2] / "configs" / "runs" / "distl-real.yaml"
-ARMS = ("distl", "full", "long")
+ARMS = ("distl", "full", "long", "single")
 
 
 def plan_of(arm: str, seed: int) -> dict:
     """The plan's values for an arm.
 
     ``full``: supervised, every training film labelled, at the sites that have them. ``long``: supervised on the labelled
-    tenth for as many optimiser steps as all phases of ``distl`` together.
+    tenth for as many optimiser steps as all phases of ``distl`` together. ``single``: ``distl`` in single precision.
     """
     values = read_yaml(PLAN)
     values |= {"name": f"distl-{arm}-{seed}", "seed": seed, "checkpoints": 0}
     values["evaluation"] |= {"split": "validation"}
     if arm == "distl":
         return values
+    if arm == "single":
+        for phase in values["phases"]:
+            phase["local"] = {**phase["local"], "precision": "float32"}
+        return values | {"arms": ["federated"]}
     first = values["phases"][0]
     values["phases"], values["arms"] = [first], ["federated"]
     values["evaluation"].pop("reference", None)
@@ -66,27 +69,15 @@ FULL = {"rounds": 10, "epochs": 4}
 LONG = 3
 
 
-def run(arm: str, seed: int, given: argparse.Namespace) -> Path:
-    """The folder of a complete run of ``arm``, made if it is not there."""
-    mark = given.out / f"{arm}-{seed}.json"
-    if mark.exists():
-        return Path(json.loads(mark.read_text())["folder"])
-    given.out.mkdir(parents=True, exist_ok=True)
-    plan = given.out / f"{arm}-{seed}.yaml"
-    plan.write_text(yaml.safe_dump(plan_of(arm, seed)))
-    done = simulate({"config": str(plan), "data": str(given.data), "out": str(given.out)}, workers=given.workers)
-    if not done.ok:
-        raise SystemExit(f"{arm} {seed}: {done.results.get('error')}")
-    print(f"{arm} seed {seed}: {done.seconds:.0f} s, marks: {len(done.results['marks'])}", flush=True)
-    mark.write_text(json.dumps({"folder": str(done.folder), "plan": str(plan), "seconds": done.seconds}))
-    return done.folder
+def run(arm: str, seed: int, given: argparse.Namespace) -> tuple[Path, Path]:
+    """Folder and plan of a complete run of ``arm``, made if it is not there."""
+    return complete(f"{arm}-{seed}", plan_of(arm, seed), given.out, str(given.data), given.workers, resume=True)
 
 
 def scores_of(arm: str, seed: int, given: argparse.Namespace) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Scores [n] of the model at the end of every phase (``distl/evolve-3``, ``distl pooled/evolve-3``), with the labels
     and patients of the judged films."""
-    folder = run(arm, seed, given)
-    plan = given.out / f"{arm}-{seed}.yaml"
+    folder, plan = run(arm, seed, given)
     launched = launch({"config": str(plan), "data": str(given.data), "out": str(given.out)})
     store = open_store(launched)
     rows = np.sort(np.concatenate([r[given.split] for r in site_rows(launched, store).values()]))

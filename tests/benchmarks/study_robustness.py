@@ -21,16 +21,14 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from models.config import ConfigError, config_hash, override, read_yaml
 from server.compare import show_cell
 from server.rundata import number, read_run
-from server.simulate import simulate
 from server.sweep import Sweep, sweep, write_page
 from strategies.launch import find_config, overrides_of
+from tests.benchmarks.complete import complete
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)
 ALPHAS = (100.0, 1.0, 0.3)
@@ -68,19 +66,8 @@ def run(curve: str, value: float, seed: int, given: argparse.Namespace) -> Path:
     """The folder of a complete run, made if it is not there. It is known by its whole plan."""
     values = plan_of(curve, value, seed, given)
     name = f"{curve}-{value:g}-{seed}-{config_hash(values)[:10]}"
-    mark = given.out / f"{name}.json"
-    if mark.exists():
-        return given.out / json.loads(mark.read_text())["folder"]
-    given.out.mkdir(parents=True, exist_ok=True)
-    plan = given.out / f"{name}.yaml"
-    plan.write_text(yaml.safe_dump(values))
     data = str(given.data.resolve()) if given.data else ""
-    done = simulate({"config": str(plan), "data": data, "out": str(given.out)}, workers=given.workers)
-    if not done.ok:
-        raise SystemExit(f"{name}: {done.results.get('error')}")
-    print(f"{name}: {done.seconds:.0f} s", flush=True)
-    mark.write_text(json.dumps({"folder": done.folder.name, "seconds": done.seconds}))
-    return done.folder
+    return complete(name, values, given.out, data, given.workers)[0]
 
 
 def unevenness(folder: Path) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import sys
 import zlib
@@ -35,7 +34,6 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import yaml  # noqa: E402
 
 from client.ingest.keys import public_secret  # noqa: E402
 from client.ingest.writer import StoreWriter  # noqa: E402
@@ -46,9 +44,9 @@ from models.evaluation.questions import TASKS, ReportQuestions  # noqa: E402
 from models.evaluation.textual import COLUMNS  # noqa: E402
 from models.language.rewriting import house, rewrite  # noqa: E402
 from models.language.sections import Sections  # noqa: E402
-from server.simulate import simulate  # noqa: E402
 from strategies.launch import Launch, launch  # noqa: E402
 from strategies.virtual import open_store, site_rows  # noqa: E402
+from tests.benchmarks.complete import complete  # noqa: E402
 
 REPORTS = ROOT.parent / "shared" / "data" / "dev" / "reports" / "openi_reports.csv"
 HOUSES = ("prose", "abbreviated", "brief", "tagged")
@@ -152,19 +150,8 @@ def plan_of(rule: str, seed: int, split: str, given: argparse.Namespace, plain: 
 def run(rule: str, seed: int, given: argparse.Namespace, plain: bool) -> tuple[Path, Path]:
     """Folder and plan of a complete run, made if it is not there."""
     name = f"{rule}{'-plain' if plain else ''}-{seed}-{given.split}"
-    plan, mark = given.out / f"{name}.yaml", given.out / f"{name}.json"
-    if mark.exists():
-        return Path(json.loads(mark.read_text())["folder"]), plan
-    plan.write_text(yaml.safe_dump(plan_of(rule, seed, given.split, given, plain)))
     store = make_store(given.out / "store", given.data, given.reports)
-    values = {"config": str(plan), "data": str(store), "out": str(given.out)}
-    begun = sorted(given.out.glob(f"*-{name[: len(name) - len(given.split)]}{given.split[:4]}/checkpoints"))
-    done = simulate(values, workers=1, resume=begun[-1].parent.name if begun else "")
-    if not done.ok:
-        raise SystemExit(f"{name}: {done.results.get('error')}; see {done.folder}")
-    print(f"{name}: {done.seconds:.0f} s, {done.results['bytes_per_round'] / 1e6:.2f} MB a round", flush=True)
-    mark.write_text(json.dumps({"folder": str(done.folder), "seconds": done.seconds}))
-    return done.folder, plan
+    return complete(name, plan_of(rule, seed, given.split, given, plain), given.out, str(store), resume=True)
 
 
 def scores_of(

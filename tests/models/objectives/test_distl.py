@@ -41,6 +41,7 @@ SMALL = {
     "bottleneck": 12,
     "head_hidden": [16],
 }
+STILL = {"area": [1.0, 1.0], "ratio": [1.0, 1.0], "degrees": 0, "autocontrast": 0, "equalise": 0, "blur": 0}
 VISION = {"name": "vit", "image_size": 32, "patch": 8, "width": 32, "depth": 2, "heads": 2}
 LOCAL = {"epochs": 1, "batch_size": 8, "lr": 1e-3}
 
@@ -327,12 +328,14 @@ def play(store, rows=None, rounds=1, local=None, vision=None, seed=0, **changes)
         {"local_crops": 0},
         {"correction": {"ratio": None}},
         {"correction": {"ratio": None, "every": 2}},
+        {"correction": {"views": False}},
         {"teacher": "derived"},
         {"prototypes_travel": True},
         {"prototype_norm": "batch"},
         {"compare": "films"},
         {"compare": "films", "prototype_norm": "batch", "local_crops": 0},
         {"compare": "films", "micro_batch": 3},
+        {"compare": "films", "prototypes_travel": True, "prototype_norm": "batch"},
         {"head_hidden": []},
         {"teacher_temperature_start": 0.02, "teacher_temperature_rise": 0.3},
         {"stage": "initial"},
@@ -382,6 +385,22 @@ def test_the_same_seed_gives_the_same_student_and_teacher(store):
     state = lambda m: m.state(m.components())
     assert all(torch.equal(v, state(two)[n]) for n, v in state(one).items())
     assert not torch.equal(one.vision.norm.weight, other.vision.norm.weight)
+
+
+def test_a_correction_of_the_diagnosis_alone_is_a_supervised_step_at_its_full_weight(store):
+    objective = build(Config, {**SMALL, "correction": {"views": False}, "augmented": STILL}).build()
+    model = initial_model(build(ModelConfig, {"vision": VISION}), [objective], 0)
+    furnish(model, objective, 0)
+    view = objective.open(store, np.arange(len(store)))
+    labelled = view.batch(np.arange(6))
+    (losses,) = objective.step(model, labelled, Schedule(1, 1, 5, 10))
+    want = F.binary_cross_entropy_with_logits(objective.logits(model, labelled.images), labelled.labels.float())
+    assert set(losses) == {"label_loss"} and losses["label_loss"].item() == pytest.approx(want.item(), rel=1e-5)
+    unlabelled = view.batch(np.arange(view.labelled, view.labelled + 4))
+    assert set().union(*objective.step(model, unlabelled, Schedule(1, 1, 5, 10))) == {"view_loss", "pseudo_loss"}
+    published = build(Config, {**SMALL, "augmented": STILL}).build()
+    both = list(published.step(model, labelled, Schedule(1, 1, 5, 10)))
+    assert both[0]["label_loss"].item() == pytest.approx(want.item() / 2, rel=1e-5) and "view_loss" in both[0]
 
 
 def test_micro_batches_change_memory_and_not_the_step(store):
@@ -514,7 +533,6 @@ def test_labels_of_one_class_beside_unlabelled_films_are_not_trained_on(store):
         ({"local_crops": -1}, "local_crops -1"),
         ({"collapse": 0.7}, "collapse 0.7"),
         ({"prototypes_travel": True, "ssl_weight": 0}, "prototypes_travel"),
-        ({"compare": "films", "prototypes_travel": True}, "no prototypes to travel"),
         ({"prototype_norm": "batch", "micro_batch": 2}, "prototype_norm 'batch' and micro_batch 2"),
         ({"lamda": 0.5}, "lamda: unknown key"),
     ],
