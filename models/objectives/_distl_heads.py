@@ -38,10 +38,11 @@ class Projection(nn.Module):
         for inside, outside in ((width, hidden), (hidden, hidden)):
             layers += [nn.Linear(inside, outside), *_normed(outside, norm), nn.GELU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck), *_normed(bottleneck, norm, affine=False))
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        if norm == "none":  # standardised layers have no scale, and small weights would only turn too fast
+            for layer in self.mlp:
+                if isinstance(layer, nn.Linear):
+                    nn.init.trunc_normal_(layer.weight, std=0.02)
+                    nn.init.zeros_(layer.bias)
 
     def forward(self, features_ND: Tensor) -> Tensor:
         return F.normalize(wide(self.mlp(features_ND)), dim=-1)

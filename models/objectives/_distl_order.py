@@ -11,6 +11,7 @@ from torch import Tensor
 from models.config import ConfigError, config
 from models.loop import LoopConfig, batches
 from models.objectives import Order, Schedule
+from models.studies.crops import ViewConfig
 
 
 @config
@@ -24,6 +25,8 @@ class Correction:
     burst: with ``ratio``, whether labelled films come as complete passes or batch by batch.
     ema: whether the teacher follows the student through corrections too.
     views: whether a correction also compares views, as published; false for the diagnosis alone, at its full weight.
+    augmented: how films of such a correction are changed; null for as all others are. What views need to be told apart
+        may hide a finding.
 
     No correction stands before the first unlabelled step, when the learning rate is still at its lowest.
     """
@@ -34,6 +37,7 @@ class Correction:
     burst: Literal["pass", "batch"] = "batch"
     ema: bool = False
     views: bool = True
+    augmented: ViewConfig | None = None
 
     def check(self) -> None:
         if self.ratio is not None and self.every is not None:
@@ -42,6 +46,8 @@ class Correction:
             raise ConfigError(f"ratio {self.ratio}: must be positive; for no correction give null for ratio and every")
         if self.every is not None and self.every < 1:
             raise ConfigError(f"every {self.every}: at least 1 step; for no correction give null for ratio and every")
+        if self.augmented is not None and self.views:
+            raise ConfigError("augmented and views true: films whose views are compared are changed as all others are")
         if self.least < 0:
             raise ConfigError(f"least {self.least}: must not be negative")
 

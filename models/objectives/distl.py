@@ -326,7 +326,8 @@ class Distl:
         if self.evolves and (labels is None or self.cfg.correction.views):
             return self.on_views(model, self.views(films), labels, schedule)
         with torch.autocast(films.device.type, enabled=False):
-            augmented = draw(films, self.cfg.size, self.cfg.augmented)
+            how = (self.cfg.correction.augmented if self.evolves else None) or self.cfg.augmented
+            augmented = draw(films, self.cfg.size, how)
         logits = model.heads["distl"](model.vision(_colour(augmented, model)))
         losses = {"label_loss": self._label_loss(logits, labels)}
         return iter([losses]) if self.evolves else losses

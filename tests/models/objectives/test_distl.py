@@ -398,6 +398,14 @@ def test_a_correction_of_the_diagnosis_alone_is_a_supervised_step_at_its_full_we
     assert set(losses) == {"label_loss"} and losses["label_loss"].item() == pytest.approx(want.item(), rel=1e-5)
     unlabelled = view.batch(np.arange(view.labelled, view.labelled + 4))
     assert set().union(*objective.step(model, unlabelled, Schedule(1, 1, 5, 10))) == {"view_loss", "pseudo_loss"}
+    own = {"views": False, "augmented": STILL}  # the views may change while what is corrected does not
+    gentle = build(Config, {**SMALL, "correction": own}).build()
+    (losses,) = gentle.step(model, labelled, Schedule(1, 1, 5, 10))
+    assert losses["label_loss"].item() == pytest.approx(want.item(), rel=1e-5)
+    (losses,) = (
+        build(Config, {**SMALL, "correction": {"views": False}}).build().step(model, labelled, Schedule(1, 1, 5, 10))
+    )
+    assert losses["label_loss"].item() != pytest.approx(want.item(), rel=1e-5)  # the control
     published = build(Config, {**SMALL, "augmented": STILL}).build()
     both = list(published.step(model, labelled, Schedule(1, 1, 5, 10)))
     assert both[0]["label_loss"].item() == pytest.approx(want.item() / 2, rel=1e-5) and "view_loss" in both[0]
@@ -530,6 +538,7 @@ def test_labels_of_one_class_beside_unlabelled_films_are_not_trained_on(store):
         ({"correction": {"ratio": 0}}, "ratio 0"),
         ({"correction": {"ratio": None, "every": 0}}, "every 0"),
         ({"correction": {"least": -1}}, "least -1"),
+        ({"correction": {"augmented": {}}}, "augmented and views true"),
         ({"local_crops": -1}, "local_crops -1"),
         ({"collapse": 0.7}, "collapse 0.7"),
         ({"prototypes_travel": True, "ssl_weight": 0}, "prototypes_travel"),

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from models.config import ConfigError, build
-from models.vision.vit import Attention, Block, Config, DropPath, ViT, attend, sine_positions
+from models.vision.vit import Attention, Block, Config, DropPath, PatchEmbed, ViT, attend, sine_positions
 
 SMALL = {"image_size": 32, "patch": 8, "channels": 3, "width": 24, "depth": 3, "heads": 3}
 
@@ -363,3 +363,17 @@ def test_the_convolutional_stem_is_the_papers(patch, widths):
 def test_contradictions_name_their_keys(changes, said):
     with pytest.raises(ConfigError, match=said):
         build(Config, {**SMALL, **changes})
+
+
+@pytest.mark.parametrize(("channels", "patch", "side"), [(1, 16, 64), (3, 8, 40), (2, 4, 4)])
+def test_the_patch_embedding_is_the_convolution_it_stands_for(channels, patch, side):
+    made = PatchEmbed(channels, 6, patch).double()
+    images = torch.randn(3, channels, side, side, dtype=torch.float64).transpose(2, 3).requires_grad_()
+    want = F.conv2d(images, made.weight, made.bias, stride=patch).flatten(2).transpose(1, 2)
+    pull = torch.randn_like(want)
+    inputs = (images, made.weight, made.bias)
+    torch.testing.assert_close(made(images), want, rtol=0, atol=1e-12)
+    for found, expected in zip(
+        torch.autograd.grad((made(images) * pull).sum(), inputs), torch.autograd.grad((want * pull).sum(), inputs)
+    ):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
