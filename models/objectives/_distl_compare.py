@@ -16,11 +16,15 @@ from models.objectives._distl_loss import centred, contrast_loss, sinkhorn, view
 from models.objectives._distl_ramps import teacher_temperature
 
 
-class ByPrototypes:
-    """Which prototypes a view resembles (DINO, arXiv 2104.14294). ``cfg``: the configuration of the objective."""
+class Comparison:
+    """``cfg``: the configuration of the objective."""
 
     def __init__(self, cfg: Any) -> None:
         self.cfg = cfg
+
+
+class ByPrototypes(Comparison):
+    """Which prototypes a view resembles (DINO, arXiv 2104.14294)."""
 
     def head(self, width: int) -> nn.Module:
         cfg = self.cfg
@@ -33,16 +37,15 @@ class ByPrototypes:
         return {"centre": Centre(self.cfg.prototypes)}
 
     def teach(self, model: nn.Module, features_ND: Tensor, schedule: Schedule) -> Tensor:
-        """The teacher's targets [I,B,K] from its features of I views, one after the other; the centre moves."""
+        """The teacher's targets [N,K] from its features; the centre moves."""
         cfg, logits = self.cfg, wide(model.site["teacher_prototypes"](features_ND))
         if cfg.targets == "sinkhorn":
-            targets = sinkhorn(logits, cfg.teacher_temperature)
-        else:
-            centre = model.site["centre"].mean
-            targets = centred(logits, centre, teacher_temperature(cfg, schedule))
-            if cfg.targets == "centre":  # after it was used: the batch is not measured against itself
-                centre.lerp_(logits.mean(dim=0).to(centre.dtype), 1 - cfg.centre_momentum)
-        return targets.view(2, len(features_ND) // 2, -1)
+            return sinkhorn(logits, cfg.teacher_temperature)
+        centre = model.site["centre"].mean
+        targets = centred(logits, centre, teacher_temperature(cfg, schedule))
+        if cfg.targets == "centre":  # after it was used: the batch is not measured against itself
+            centre.lerp_(logits.mean(dim=0).to(centre.dtype), 1 - cfg.centre_momentum)
+        return targets
 
     def loss(
         self, head: nn.Module, features_VBD: Tensor, taught_IBK: Tensor, films: slice, first: int, schedule: Schedule
@@ -53,11 +56,8 @@ class ByPrototypes:
         return view_loss(logits, taught_IBK[:, films], cfg.student_temperature, first, 2 + cfg.local_crops)
 
 
-class ByFilms:
+class ByFilms(Comparison):
     """Which film of the batch a view is of (MoCo v3, arXiv 2104.02057)."""
-
-    def __init__(self, cfg: Any) -> None:
-        self.cfg = cfg
 
     def head(self, width: int) -> nn.Module:
         return Projection(width, self.cfg.prototype_hidden, self.cfg.bottleneck, self.cfg.prototype_norm)
@@ -66,8 +66,8 @@ class ByFilms:
         return {}
 
     def teach(self, model: nn.Module, features_ND: Tensor, schedule: Schedule) -> Tensor:
-        """The teacher's unit vectors [I,B,bottleneck]."""
-        return model.site["teacher_prototypes"](features_ND).view(2, len(features_ND) // 2, -1)
+        """The teacher's unit vectors [N,bottleneck]."""
+        return model.site["teacher_prototypes"](features_ND)
 
     def loss(
         self, head: nn.Module, features_VBD: Tensor, taught_IBD: Tensor, films: slice, first: int, schedule: Schedule

@@ -20,6 +20,13 @@ def pairs(views: int, teachers: int = 2) -> int:
     return teachers * views - min(teachers, views)
 
 
+def _other(teachers: int, first: int, like_Vx: Tensor) -> Tensor:
+    """[teachers,V]: 0 where the student's view ``first + v`` is the teacher's own, as a view is not compared with itself,
+    else 1."""
+    student = first + torch.arange(len(like_Vx), device=like_Vx.device)
+    return (torch.arange(teachers, device=like_Vx.device)[:, None] != student).to(like_Vx.dtype)
+
+
 def view_loss(student_VBK: Tensor, targets_IBK: Tensor, temperature: float, first: int, views: int) -> Tensor:
     """This chunk's share of the DINO loss (Caron et al., arXiv 2104.14294): the mean over all pairs of a teacher view
     and *another* student view, and over the batch, of ``-targets . log softmax(student / temperature)``.
@@ -30,12 +37,9 @@ def view_loss(student_VBK: Tensor, targets_IBK: Tensor, temperature: float, firs
     As targets sum to one, a term is ``logsumexp - targets . logits``: one product of all views with all targets and
     one pass of logsumexp, in place of a log-softmax for every pair.
     """
-    V, B, _ = student_VBK.shape
+    B = student_VBK.shape[1]
     scaled = wide(student_VBK) / temperature
-    other = torch.ones(len(targets_IBK), V, device=scaled.device, dtype=scaled.dtype)
-    for teacher in range(len(targets_IBK)):
-        if first <= teacher < first + V:
-            other[teacher, teacher - first] = 0  # a view is not compared with itself
+    other = _other(len(targets_IBK), first, scaled)
     agreement = torch.einsum("ibk,vbk->iv", targets_IBK.to(scaled.dtype), scaled)
     spread = torch.logsumexp(scaled, dim=-1).sum(dim=1)
     total = (other.sum(dim=0) * spread).sum() - (other * agreement).sum()
@@ -58,9 +62,7 @@ def contrast_loss(
     similar = similar.view(V, b, T, B)
     film = torch.arange(b, device=similar.device)
     lost = torch.logsumexp(similar, dim=-1) - similar[:, film, :, start + film].permute(1, 0, 2)  # [V,b,T]
-    other = [[first + view != teacher for teacher in range(T)] for view in range(V)]
-    weight = torch.tensor(other, dtype=lost.dtype, device=lost.device)
-    return (lost.sum(dim=1) * weight).sum() / (b * pairs(views, T))
+    return (lost.sum(dim=1) * _other(T, first, lost).T).sum() / (b * pairs(views, T))
 
 
 def centred(logits_NK: Tensor, centre_K: Tensor, temperature: float) -> Tensor:

@@ -384,7 +384,9 @@ class Distl:
         seen = both_2B1SS.flatten(0, 1) if compares else both_2B1SS[0]
         features = teacher["vision"](_colour(seen, model))
         pseudo = wide(teacher["head"](features[:count])).sigmoid()
-        return pseudo, self.comparison.teach(model, features, schedule) if compares else None
+        if not compares:
+            return pseudo, None
+        return pseudo, self.comparison.teach(model, features, schedule).view(2, count, -1)
 
     def _global_part(
         self,

@@ -37,8 +37,6 @@ from tests.benchmarks.complete import complete
 
 PLAN = Path(__file__).resolve().parents[2] / "configs" / "runs" / "distl-real.yaml"
 ARMS = ("tenth", "distl", "full", "long", "single")
-
-
 SUPERVISED = {"tenth": (4, 15), "full": (10, 4), "long": (12, 15)}
 """Rounds, and epochs a round, of the arms that learn from labels alone; the rate is one that suits a beginning from nothing."""
 
