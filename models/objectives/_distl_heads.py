@@ -13,16 +13,29 @@ from torch import Tensor, nn
 from models.objectives._distl_loss import wide
 
 
-def class_head(width: int, hidden: Sequence[int], findings: int) -> nn.Sequential:
-    """Features [B,width] to one logit a finding [B,F], with a ReLU after each of ``hidden``; none is a linear head."""
+Norm = Literal["none", "batch"]
+
+
+def class_head(width: int, hidden: Sequence[int], findings: int, norm: Norm = "none") -> nn.Sequential:
+    """Features [B,width] to one logit a finding [B,F], with a ReLU after each of ``hidden``; none is a linear head.
+
+    ``norm``: ``batch`` standardises the features first, without gain and bias, so that the small differences between films
+    count as much as what all of them share.
+    """
     sizes = [width, *hidden]
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [Standardise(width, affine=False)] if norm == "batch" else []
     for inside, outside in itertools.pairwise(sizes):
         layers += [nn.Linear(inside, outside), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], findings))
 
 
-Norm = Literal["none", "batch"]
+class Standardise(nn.BatchNorm1d):
+    """Batch norm of features [N,width]; a batch of one film, which has no spread, is standardised as in evaluation."""
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        if not self.training or len(features_ND) > 1:
+            return super().forward(features_ND)
+        return F.batch_norm(features_ND, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
 class Projection(nn.Module):
@@ -49,7 +62,7 @@ class Projection(nn.Module):
 
 
 def _normed(width: int, norm: Norm, affine: bool = True) -> list[nn.Module]:
-    return [nn.BatchNorm1d(width, affine=affine)] if norm == "batch" else []
+    return [Standardise(width, affine=affine)] if norm == "batch" else []
 
 
 class PrototypeHead(Projection):

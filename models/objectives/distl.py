@@ -116,6 +116,8 @@ class Config:
     prototypes_travel: bool = False
     """Whether the layers that views are compared through travel too; sites that keep their own pull the tower apart."""
     head_hidden: tuple[int, ...] = (256, 256)
+    head_norm: Literal["none", "batch"] = "none"
+    """``batch``: the classifier sees features standardised over the batch, which learns more from a few labelled films."""
 
     micro_batch: int | None = None
     """Films whose activations are held at a time, which changes memory and not the step; 0 for the whole batch; null for
@@ -125,7 +127,7 @@ class Config:
 
     same_in_all_phases: ClassVar[tuple[str, ...]] = (
         *("findings", "compare", "prototypes", "prototype_hidden", "prototype_norm", "bottleneck", "unit_prototypes"),
-        *("prototypes_travel", "head_hidden"),
+        *("prototypes_travel", "head_hidden", "head_norm"),
     )
 
     def check(self) -> None:
@@ -141,8 +143,9 @@ class Config:
             raise ConfigError("stage 'evolve' and teacher 'none': there is nothing to learn from without a teacher")
         if self.koleo and self.micro_batch:
             raise ConfigError(f"koleo {self.koleo} and micro_batch {self.micro_batch}: KoLeo needs the whole batch")
-        if self.prototype_norm == "batch" and self.micro_batch:
-            raise ConfigError(f"prototype_norm 'batch' and micro_batch {self.micro_batch}: it needs the whole batch")
+        for name in ("prototype_norm", "head_norm"):
+            if getattr(self, name) == "batch" and self.micro_batch:
+                raise ConfigError(f"{name} 'batch' and micro_batch {self.micro_batch}: it needs the whole batch")
         if self.targets == "sinkhorn" and self.teacher_temperature_start is not None:
             raise ConfigError("targets 'sinkhorn' and teacher_temperature_start: the ramp belongs to centred targets")
         if (self.teacher_temperature_start is None) != (self.teacher_temperature_rise == 0):
@@ -220,8 +223,9 @@ class Distl:
     # -- what it is made of ------------------------------------------------------------------------------------
 
     def heads(self, width: int) -> Mapping[str, nn.Module]:
-        made: dict[str, nn.Module] = {"distl": class_head(width, self.cfg.head_hidden, len(self.cfg.findings))}
-        if self.cfg.prototypes_travel:
+        cfg = self.cfg
+        made: dict[str, nn.Module] = {"distl": class_head(width, cfg.head_hidden, len(cfg.findings), cfg.head_norm)}
+        if cfg.prototypes_travel:
             made["prototypes"] = self.comparison.head(width)
         return made
 
@@ -369,7 +373,7 @@ class Distl:
         """0 for all of them."""
         cfg = self.cfg
         norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.vision.modules())
-        mixes = cfg.koleo or norms or cfg.prototype_norm == "batch"
+        mixes = cfg.koleo or norms or "batch" in (cfg.prototype_norm, cfg.head_norm)
         if cfg.micro_batch is not None or mixes or both_2B1SS.device.type != "cpu":
             return cfg.micro_batch or 0
         tokens = (both_2B1SS.shape[-1] // getattr(model.vision.cfg, "patch", 16)) ** 2

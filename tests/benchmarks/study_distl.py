@@ -60,11 +60,13 @@ def plan_of(arm: str, seed: int) -> dict:
         return values
     first = next(p for p in values["phases"] if p["objective"].get("stage") == "initial")
     first["rounds"], epochs = SUPERVISED[arm]
-    first["local"] = {**first["local"], "epochs": epochs, "lr": 1e-3}
+    first["local"] = {**first["local"], "epochs": epochs, "batch_size": 32, "lr": 1e-3}
     values["phases"] = [first]
     values["evaluation"].pop("reference", None)
     if arm == "full":
         values["simulation"].pop("labelled")
+    else:  # one site has labels, and the others nothing to learn from
+        values["federation"] |= {"min_sites": 1}
     return values
 
 

@@ -58,6 +58,7 @@ def test_defaults_are_the_published_settings_but_for_the_correction():
     [
         ({"phases": two(prototypes=16)}, ["phases.initial.objective.prototypes", "phases.evolve.objective.prototypes"]),
         ({"phases": two(head_hidden=[4])}, ["head_hidden", "differ"]),
+        ({"phases": two(head_norm="batch")}, ["head_norm", "differ"]),
         ({"phases": two(findings=["Pneumonia"])}, ["findings", "differ"]),
         ({"phases": two(local_size=12)}, ["phases.evolve.objective.local_size 12", "model.vision.patch 8"]),
         ({"phases": two(), "evaluation__reference": "first"}, ["evaluation.reference 'first'", "initial"]),

@@ -150,6 +150,24 @@ def test_the_class_head_is_layers_with_relu_between(hidden):
     assert isinstance(head[-1], nn.Linear) and sum(isinstance(m, nn.ReLU) for m in head) == len(hidden)
 
 
+def test_a_standardised_class_head_sees_each_feature_less_its_mean_over_its_spread():
+    head, x = class_head(6, (), 1, "batch").double(), random(9, 6, seed=3) * 5 + 2
+    z = (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(head(x), z @ head[-1].weight.T + head[-1].bias, rtol=0, atol=1e-12)
+    torch.testing.assert_close(head[0].running_mean, 0.1 * x.mean(dim=0), rtol=0, atol=1e-12)
+
+
+def test_one_film_alone_is_standardised_by_what_was_seen_before_and_teaches():
+    head, x = class_head(6, (), 1, "batch").double(), random(9, 6, seed=3)
+    head(x)
+    before = {name: t.clone() for name, t in head.state_dict().items()}
+    alone = head(x[:1])
+    alone.sum().backward()
+    assert head[-1].weight.grad.abs().max() > 0
+    torch.testing.assert_close(dict(head.state_dict()), before)
+    torch.testing.assert_close(alone, head.eval()(x[:1]))
+
+
 # -- when labelled films are shown ---------------------------------------------------------------------------------------
 
 
@@ -337,6 +355,7 @@ def play(store, rows=None, rounds=1, local=None, vision=None, seed=0, **changes)
         {"compare": "films", "micro_batch": 3},
         {"compare": "films", "prototypes_travel": True, "prototype_norm": "batch"},
         {"head_hidden": []},
+        {"head_norm": "batch"},
         {"teacher_temperature_start": 0.02, "teacher_temperature_rise": 0.3},
         {"stage": "initial"},
         {"stage": "initial", "teacher": "none"},
@@ -429,6 +448,7 @@ def test_a_processor_takes_some_two_thousand_tokens_at_a_time():
     assert cfg()._films_at_once(tower(), films(224, "meta")) == 0
     assert cfg(koleo=0.1)._films_at_once(tower(), films(224)) == 0
     assert cfg(prototype_norm="batch")._films_at_once(tower(), films(224)) == 0
+    assert cfg(head_norm="batch")._films_at_once(tower(), films(224)) == 0
     assert cfg(micro_batch=7)._films_at_once(tower(), films(224)) == 7
     resnet = build(ModelConfig, {"vision": {"name": "resnet50", "base": 8}}).vision.build()
     assert cfg()._films_at_once(type("Model", (), {"vision": resnet}), films(224)) == 0  # batch statistics
@@ -543,6 +563,7 @@ def test_labels_of_one_class_beside_unlabelled_films_are_not_trained_on(store):
         ({"collapse": 0.7}, "collapse 0.7"),
         ({"prototypes_travel": True, "ssl_weight": 0}, "prototypes_travel"),
         ({"prototype_norm": "batch", "micro_batch": 2}, "prototype_norm 'batch' and micro_batch 2"),
+        ({"head_norm": "batch", "micro_batch": 2}, "head_norm 'batch' and micro_batch 2"),
         ({"lamda": 0.5}, "lamda: unknown key"),
     ],
 )
