@@ -35,7 +35,9 @@ class Standardise(nn.BatchNorm1d):
     def forward(self, features_ND: Tensor) -> Tensor:
         if not self.training or len(features_ND) > 1:
             return super().forward(features_ND)
-        return F.batch_norm(features_ND, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return F.batch_norm(
+            features_ND, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
 
 
 class Projection(nn.Module):
