@@ -149,9 +149,13 @@ def _axis(frame: _Frame, label: str, ticks: Sequence[tuple[float, str]] | None) 
 
 
 def _phases(frame: _Frame, phases: Sequence[tuple[float, str]]) -> list[str]:
-    parts = []
+    parts, (low, high) = [], frame.x_range
+    # A series may begin long after the run's first phase: what is on at its left edge stands there, what was before not.
+    on = max((start for start, _ in phases if start <= low), default=low)
     for start, name in phases:
-        x = frame.x(start)
+        if not on <= start <= high:
+            continue
+        x = frame.x(max(start, low))
         parts.append(f'<line class="phase" x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top:.1f}" y2="{frame.bottom:.1f}"/>')
         parts.append(_text(x + 4, frame.top + 8, name, "tick", "start"))
     return parts

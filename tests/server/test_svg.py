@@ -95,6 +95,15 @@ def test_labels_at_one_place_are_pushed_apart():
     assert all(b - a >= 13.9 for a, b in pairwise(ys))
 
 
+def test_the_phase_that_is_on_stands_at_the_left_edge_and_those_outside_the_series_are_not_drawn():
+    series = [Series("federated", [Point(x, 0.5) for x in (7, 8, 9)])]
+    root = chart(series, phases=[(0, "pretrain"), (6, "initial"), (9, "evolve"), (10, "later")])
+    xs = [float(e.get("x1")) for e in by_class(root, "phase")]
+    axis = by_class(root, "axis")[0]
+    said = [e.text for e in root.iter() if e.text in ("pretrain", "initial", "evolve", "later")]
+    assert xs == [float(axis.get("x1")), float(axis.get("x2"))] and said == ["initial", "evolve"]
+
+
 def test_markers_differ_in_shape():
     marks = [Mark(k, 0.5) for k in ("federated", "local", "pooled")]
     tags = [e.tag for e in by_class(parsed(intervals(marks, (0, 1))), "dot")]
