@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from models.objectives._distl_loss import wide
 
-
 Norm = Literal["none", "batch"]
 
 
