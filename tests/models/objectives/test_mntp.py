@@ -43,6 +43,7 @@ def loss_of(model, wish, texts=TEXTS) -> torch.Tensor:
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma", "gemma2", "gemma3", "mistral", "bert", "modernbert"])
 def test_it_is_the_library_s_loss_and_the_loop_s(monkeypatch, family):
     """The library gets labels at the hidden tokens, -100 elsewhere, and shifts by itself."""
+    torch.manual_seed(1)  # which tokens are hidden: by chance the loss one place on may come out nearly equal
     wish = objective(trains=["text"])
     model = text_model(wish, language_head=True, scratch={"family": family})
     seen = watched(monkeypatch)
